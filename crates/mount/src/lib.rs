@@ -1,0 +1,2 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Trees and layers become a root file system.
