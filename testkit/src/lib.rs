@@ -1,2 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What tests share: a registry, faults, capability gates.
+//!
+//! Nothing of the product depends on this crate. A test that needs an ability of the machine says so in its first line,
+//! `wolffia_testkit::need!(UserNamespace, SubIds);`, and is left out *loudly* where the machine has not got it: see
+//! [`gate`].
+
+pub mod gate;
+pub mod ledger;
