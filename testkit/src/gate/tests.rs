@@ -176,3 +176,16 @@ fn a_test_knows_its_name_on_every_thread() {
     assert_eq!(test_name(Some("main"), caller), "tar::tests::a_test");
     assert_eq!(test_name(None, "it::a_test::{{closure}}::here"), "a_test");
 }
+
+#[test]
+fn what_needs_root_runs_as_root() {
+    crate::need!(Root);
+    assert_eq!(rustix::process::geteuid().as_raw(), 0);
+}
+
+#[test]
+fn the_ordinary_pass_has_no_root() {
+    if std::env::var_os(ROOT_FOLLOWS_VARIABLE).is_some() {
+        assert_ne!(rustix::process::geteuid().as_raw(), 0);
+    }
+}
