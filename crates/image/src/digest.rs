@@ -5,8 +5,8 @@
 //! digest a plain `Copy` value of 32 bytes. Another algorithm is refused by name, never read as something else.
 //!
 //! An [`ObjectName`] is what a stub's `user.overlay.redirect` holds. With 256-byte inodes ext4 keeps that value inside
-//! the inode up to 24 bytes (measured on kernel 6.18); one byte more costs a 4 KiB block per file. Hence `/xx/` and
-//! 20 characters of the base64url digest: 132 bits. The full digest is kept beside the object; should two
+//! the inode up to 24 bytes (measured on kernel 6.18); one byte more costs a 4 KiB block per file. Hence `/x/` and
+//! 21 characters of the base64url digest: 132 bits (why not `/xx/` and 20: `docs/decisions/001-object-shards.md`). The full digest is kept beside the object; should two
 //! digests ever share these bits, the second gets the long form of all 43 characters.
 //!
 //! Sources: OCI image-spec, descriptor.md "Digests"; RFC 4648 section 5; `docs/formats/object-names.md`.
@@ -203,7 +203,7 @@ impl fmt::Debug for Hasher {
     }
 }
 
-/// The name of an object below a store's `objects/`: two characters, a slash, and the rest.
+/// The name of an object below a store's `objects/`: one character, a slash, and the rest.
 ///
 /// The same digest has the same name in every store, or two data layers of one mount would give each other's bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -218,7 +218,7 @@ impl ObjectName {
     /// Characters of the form that a clash gets: the whole digest.
     pub const LONG_CHARS: usize = 43;
     /// Characters of the directory's name.
-    pub const SHARD_CHARS: usize = 2;
+    pub const SHARD_CHARS: usize = 1;
 
     /// Returns the usual name of the object with this digest.
     #[must_use]
@@ -239,7 +239,7 @@ impl ObjectName {
         Self { text }
     }
 
-    /// Reads `xx/rest`, or `/xx/rest` as a redirect has it.
+    /// Reads `x/rest`, or `/x/rest` as a redirect has it.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.strip_prefix('/').unwrap_or(text);
@@ -272,7 +272,7 @@ impl ObjectName {
         std::str::from_utf8(&self.text[..chars]).unwrap_or_default()
     }
 
-    /// Returns the directory's name: the first two characters.
+    /// Returns the directory's name: the first character.
     #[must_use]
     pub fn shard(&self) -> &str {
         &self.as_str()[..Self::SHARD_CHARS]
@@ -284,7 +284,7 @@ impl ObjectName {
         &self.as_str()[Self::SHARD_CHARS..]
     }
 
-    /// Returns the value of `user.overlay.redirect`: `/xx/rest`, 24 bytes in the usual form.
+    /// Returns the value of `user.overlay.redirect`: `/x/rest`, 24 bytes in the usual form.
     #[must_use]
     pub fn redirect(&self) -> String {
         format!("/{self}")
@@ -370,13 +370,13 @@ mod tests {
     #[test]
     fn object_name_fits_the_inode() {
         let name = Digest::of(b"").object_name();
-        assert_eq!(name.redirect(), "/47/DEQpj8HBSa-_TImW-5JC");
+        assert_eq!(name.redirect(), "/4/7DEQpj8HBSa-_TImW-5JC");
         assert_eq!(name.redirect().len(), 24);
-        assert_eq!((name.shard(), name.rest()), ("47", "DEQpj8HBSa-_TImW-5JC"));
+        assert_eq!((name.shard(), name.rest()), ("4", "7DEQpj8HBSa-_TImW-5JC"));
         let long = ObjectName::long(&Digest::of(b""));
         assert_eq!(
             long.to_string(),
-            "47/DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU"
+            "4/7DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU"
         );
         for name in [name, long] {
             assert_eq!(ObjectName::parse(&name.to_string()), Some(name));
@@ -390,9 +390,9 @@ mod tests {
             "",
             "47",
             "47/",
-            "4/7DEQpj8HBSa-_TImW-5JC",
+            "47/DEQpj8HBSa-_TImW-5JC",
             "../DEQpj8HBSa-_TImW-5JC",
-            "47/DEQpj8HBSa-_TImW-5J/",
+            "4/7DEQpj8HBSa-_TImW-5J/",
         ] {
             assert_eq!(ObjectName::parse(text), None, "{text:?}");
         }
