@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The commands, one file each, and the table of them.
+//!
+//! To add one: a file with a `pub(crate) static COMMAND`, and a row here.
+
+use std::{
+    ffi::{OsStr, OsString},
+    path::Path,
+};
+
+use crate::{command::Command, failure::Failure, suggest};
+
+mod logs;
+mod ps;
+pub(crate) mod version;
+
+/// Every command, in the order of the overview.
+pub(crate) static COMMANDS: &[&Command] = &[&ps::COMMAND, &logs::COMMAND, &version::COMMAND];
+
+/// Names that the program answers to besides its own, for drop-ins and for helpers that it starts itself.
+pub(crate) static NAMES: &[(&str, fn(&[OsString]) -> u8)] = &[];
+
+/// Docker's grouped words: `container ls` is `ps`.
+const GROUPED: &[(&str, &str, &str)] = &[
+    ("container", "ls", "ps"),
+    ("container", "list", "ps"),
+    ("image", "ls", "images"),
+    ("image", "list", "images"),
+    ("image", "rm", "rmi"),
+    ("image", "remove", "rmi"),
+    ("container", "", ""),
+    ("image", "", ""),
+];
+
+/// Docker's commands that are not served yet.
+const UNSERVED: &[&str] = &[
+    "attach",
+    "build",
+    "buildx",
+    "builder",
+    "bake",
+    "checkpoint",
+    "commit",
+    "compose",
+    "cp",
+    "diff",
+    "events",
+    "export",
+    "history",
+    "load",
+    "manifest",
+    "network",
+    "pause",
+    "plugin",
+    "port",
+    "push",
+    "rename",
+    "restart",
+    "save",
+    "search",
+    "stats",
+    "swarm",
+    "top",
+    "unpause",
+    "update",
+    "volume",
+];
+
+/// What the first words asked for.
+pub(crate) enum Found<'a> {
+    Command(&'static Command, &'a [OsString]),
+    Help,
+    Version,
+}
+
+/// Returns the applet that the program was started as, if it was by another name than its own.
+pub(crate) fn by_name(called: &OsStr) -> Option<fn(&[OsString]) -> u8> {
+    let name = Path::new(called).file_name()?.to_str()?;
+    NAMES
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, serve)| *serve)
+}
+
+/// Finds the command that `words` begin with.
+pub(crate) fn find(words: &[OsString]) -> Result<Found<'_>, Failure> {
+    let Some((first, rest)) = words.split_first() else {
+        return Ok(Found::Help);
+    };
+    let first = first.to_str().unwrap_or_default();
+    match (first, rest.first().and_then(|word| word.to_str())) {
+        ("-h" | "--help", _) | ("help", None) => return Ok(Found::Help),
+        ("--version", _) => return Ok(Found::Version),
+        ("help", Some(name)) => {
+            return named(name)
+                .map(|command| Found::Command(command, HELP.get_or_init(help_words)));
+        }
+        _ => {}
+    }
+    if first.starts_with('-') {
+        return Err(
+            Failure::usage(format!("there is no flag {first} before a command"))
+                .help("usage: wolffia [--root DIR] [-v] COMMAND ..."),
+        );
+    }
+    if GROUPED.iter().any(|(group, ..)| *group == first) {
+        return grouped(first, rest);
+    }
+    named(first).map(|command| Found::Command(command, rest))
+}
+
+static HELP: std::sync::OnceLock<Vec<OsString>> = std::sync::OnceLock::new();
+
+fn help_words() -> Vec<OsString> {
+    vec!["--help".into()]
+}
+
+fn grouped<'a>(group: &str, words: &'a [OsString]) -> Result<Found<'a>, Failure> {
+    let Some((verb, rest)) = words.split_first() else {
+        return Err(Failure::usage(format!("`wolffia {group}` needs a verb"))
+            .help(format!("wolffia {group} ls")));
+    };
+    let verb = verb.to_str().unwrap_or_default();
+    let plain = GROUPED
+        .iter()
+        .find(|(known, word, _)| *known == group && *word == verb)
+        .map_or(verb, |(_, _, plain)| plain);
+    named(plain).map(|command| Found::Command(command, rest))
+}
+
+fn named(name: &str) -> Result<&'static Command, Failure> {
+    let is_called = |command: &&&Command| command.name == name || command.aliases.contains(&name);
+    if let Some(command) = COMMANDS.iter().find(is_called) {
+        return Ok(command);
+    }
+    if UNSERVED.contains(&name) {
+        return Err(
+            Failure::usage(format!("`wolffia {name}` is not served yet"))
+                .help("wolffia --help lists what is"),
+        );
+    }
+    let failure = Failure::usage(format!("there is no command {name:?}"));
+    Err(
+        match suggest::nearest(name, COMMANDS.iter().map(|command| command.name)) {
+            Some(near) => failure.help(format!("did you mean `wolffia {near}`?")),
+            None => failure.help("wolffia --help lists the commands"),
+        },
+    )
+}
+
+/// Returns a container error as it is said at the door.
+pub(crate) fn failure(error: &wolffia_engine::containers::ContainerError) -> Failure {
+    let failure = Failure::from_error(error);
+    match error.hint() {
+        Some(hint) => failure.help(hint),
+        None => failure,
+    }
+}

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What every command is given: the flags before its name, the state root, the two streams.
+
+use std::{
+    cell::OnceCell,
+    env,
+    ffi::OsString,
+    io::{self, IsTerminal, Write},
+    path::PathBuf,
+};
+
+use wolffia_engine::{containers::Containers, home::Home};
+
+use crate::failure::Failure;
+
+/// The surroundings of one command.
+#[derive(Debug, Default)]
+pub(crate) struct Context {
+    root: Option<PathBuf>,
+    home: OnceCell<Home>,
+    /// `-v` before the command: how much is told.
+    pub(crate) verbosity: u8,
+}
+
+impl Context {
+    /// Reads the flags before the command's name; returns the words from that name on.
+    pub(crate) fn read(words: &[OsString]) -> Result<(Context, &[OsString]), Failure> {
+        let mut context = Context::default();
+        let mut at = 0;
+        while let Some(word) = words.get(at) {
+            match word.to_str() {
+                Some("-v" | "--verbose") => context.verbosity += 1,
+                Some("-vv" | "-D" | "--debug") => context.verbosity += 2,
+                Some("--root") => {
+                    at += 1;
+                    let root = words
+                        .get(at)
+                        .ok_or_else(|| Failure::usage("--root needs a directory"))?;
+                    context.root = Some(absolute(root.into())?);
+                }
+                Some(word) if word.starts_with("--root=") => {
+                    context.root = Some(absolute(word["--root=".len()..].into())?);
+                }
+                _ => break,
+            }
+            at += 1;
+        }
+        start_log(context.verbosity);
+        Ok((context, &words[at..]))
+    }
+
+    /// Returns the state root, made on first use.
+    pub(crate) fn home(&self) -> Result<&Home, Failure> {
+        if let Some(home) = self.home.get() {
+            return Ok(home);
+        }
+        let home = Home::open(self.root.as_deref()).map_err(|error| {
+            let failure = Failure::from_error(&error);
+            match error.hint() {
+                Some(hint) => failure.help(hint),
+                None => failure,
+            }
+        })?;
+        Ok(self.home.get_or_init(|| home))
+    }
+
+    /// Returns the containers, after finishing what killed processes left.
+    pub(crate) fn containers(&self) -> Result<Containers, Failure> {
+        let containers = Containers::of(self.home()?);
+        if let Err(error) = containers.sweep() {
+            self.note(&Failure::from_error(&error).to_text().replacen(
+                "error:",
+                "note: cleaning up:",
+                1,
+            ));
+        }
+        Ok(containers)
+    }
+
+    /// Writes data to standard output; a reader that went away is no failure.
+    pub(crate) fn say(&self, text: &str) -> u8 {
+        let mut out = io::stdout().lock();
+        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            Ok(()) => 0,
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
+            Err(error) => complain(
+                &Failure::new("writing to standard output").cause(error.to_string()),
+                1,
+            ),
+        }
+    }
+
+    /// Writes talk to standard error.
+    #[expect(
+        clippy::unused_self,
+        reason = "where talk goes is the context's matter"
+    )]
+    pub(crate) fn note(&self, text: &str) {
+        let mut out = io::stderr().lock();
+        // Nobody is left to be told that nobody can be told.
+        drop(writeln!(out, "{}", text.trim_end()));
+    }
+
+    /// Writes talk that only `-v` wants.
+    pub(crate) fn detail(&self, text: &str) {
+        if self.verbosity > 0 {
+            self.note(text);
+        }
+    }
+
+    /// Tells whether a person sits at both ends.
+    #[expect(
+        clippy::unused_self,
+        reason = "what the streams are is the context's matter"
+    )]
+    pub(crate) fn is_terminal(&self) -> bool {
+        io::stdin().is_terminal() && io::stdout().is_terminal()
+    }
+}
+
+/// Says what did not work and returns the exit code.
+pub(crate) fn complain(failure: &Failure, otherwise: u8) -> u8 {
+    let mut out = io::stderr().lock();
+    drop(out.write_all(failure.to_text().as_bytes()));
+    failure.exit_code(otherwise)
+}
+
+fn absolute(path: PathBuf) -> Result<PathBuf, Failure> {
+    std::path::absolute(&path).map_err(|error| {
+        Failure::usage(format!("--root {}", path.display())).cause(error.to_string())
+    })
+}
+
+/// Starts the log of the program itself, if it is wanted; without `-vv` it costs nothing.
+fn start_log(verbosity: u8) {
+    if verbosity < 2 {
+        return;
+    }
+    let level = if verbosity == 2 {
+        tracing::Level::DEBUG
+    } else {
+        tracing::Level::TRACE
+    };
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_ansi(io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none())
+        .with_writer(io::stderr)
+        .finish();
+    // Only one can be set, and this is the only place that does.
+    drop(tracing::subscriber::set_global_default(subscriber));
+}
