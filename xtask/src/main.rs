@@ -11,6 +11,7 @@
 
 use std::process::ExitCode;
 
+mod dist;
 mod test;
 mod tidy;
 mod workspace;
@@ -22,6 +23,7 @@ usage: cargo xtask COMMAND
           builds and runs all tests; as root: as an ordinary user in a private mount
           namespace, then those that need root. REQUIRE=all turns skips into failures.
   tidy    checks the rules of the house that no compiler checks
+  dist    builds the static program into target/dist, checks it, and says its size
 ";
 
 fn main() -> ExitCode {
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
     let command = words.next().unwrap_or_default();
     let done = match command.to_str() {
         Some("test") => test::command(words),
+        Some("dist") => dist::command(words),
         Some("tidy") => tidy::command(words),
         Some("help" | "--help" | "-h") => {
             print!("{USAGE}");
