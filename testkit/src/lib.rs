@@ -7,3 +7,4 @@
 
 pub mod gate;
 pub mod ledger;
+pub mod payload;

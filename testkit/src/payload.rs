@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A small static program for containers, made with the C compiler that Rust needs anyway.
+//!
+//! With it an image can be made and run on a machine on which nothing is installed: no busybox, no download. Its commands,
+//! by the name it is called with or behind the name `payload`:
+//! `true`, `false`, `exit N`, `echo`, `env`, `pwd`, `id`, `cat`, `ls DIR`, `stat FILE...` (mode, uid, gid, size), `write FILE
+//! TEXT`, `rm FILE`, `sleep N`; `hold` says "ready" and waits for SIGTERM; `stubborn` does not heed it; `scatter UID` changes its
+//! ids and leaves two orphans in sessions of their own.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// The program's source.
+const SOURCE: &str = include_str!("payload.c");
+
+/// The commands it has, for images that want links by those names.
+pub const COMMANDS: &[&str] = &[
+    "true", "false", "exit", "echo", "env", "pwd", "id", "cat", "ls", "stat", "write", "rm",
+    "sleep", "hold", "stubborn", "scatter",
+];
+
+/// Returns the program's bytes; compiles it once for each process. Tests that call it say `need!(Cc)`.
+///
+/// # Panics
+/// Where the compiler fails: it says why.
+pub fn program() -> &'static [u8] {
+    static PROGRAM: OnceLock<Vec<u8>> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let folder = tempfile::tempdir().expect("a folder for the payload");
+        std::fs::read(compile(folder.path())).expect("what the compiler made")
+    })
+}
+
+fn compile(folder: &Path) -> PathBuf {
+    let (source, program) = (folder.join("payload.c"), folder.join("payload"));
+    std::fs::write(&source, SOURCE).expect("writing the payload's source");
+    let output = Command::new("cc")
+        .args(["-static", "-O1", "-s", "-o"])
+        .args([&program, &source])
+        .output()
+        .expect("starting cc");
+    assert!(
+        output.status.success(),
+        "cc: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    program
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn every_command_is_known_and_the_program_is_static() {
+        crate::need!(Cc);
+        let folder = tempfile::tempdir().unwrap();
+        let program = compile(folder.path());
+        let run = |words: &[&str]| {
+            let output = Command::new(&program)
+                .args(words)
+                .env_clear()
+                .env("A", "1")
+                .output()
+                .unwrap();
+            (
+                output.status.code().unwrap(),
+                String::from_utf8(output.stdout).unwrap(),
+            )
+        };
+        assert_eq!(run(&["echo", "a", "b"]), (0, "a b\n".into()));
+        assert_eq!(run(&["exit", "7"]), (7, String::new()));
+        assert_eq!(run(&["env"]), (0, "A=1\n".into()));
+        assert_eq!(run(&["nonsense"]).0, 127);
+        let link = folder.path().join("false");
+        symlink(&program, &link).unwrap();
+        assert_eq!(Command::new(link).status().unwrap().code(), Some(1));
+        for command in COMMANDS {
+            assert!(
+                SOURCE.contains(&format!("!strcmp(name, \"{command}\")")),
+                "{command}"
+            );
+        }
+        assert!(
+            !super::program()
+                .windows(8)
+                .any(|window| window == b"/ld-linu")
+        );
+    }
+}
