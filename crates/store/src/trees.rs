@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Trees: the merged shape of an image's layers, and its stub trees.
+//!
+//! A tree is named by the chain ID of its layers, so images that differ only in their configuration share it. Its record
+//! (all entries with their true owners, devices included) is what every stub tree of it is made from.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use wolffia_image::Digest;
+
+use crate::error::{Result, StoreError};
+use crate::images::{ImageRecord, absent_is_none};
+use crate::layout::Store;
+use crate::record;
+
+/// Names a tree: the chain ID of its layers.
+///
+/// Source: OCI image-spec config.md, "Layer ChainID".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TreeId(Digest);
+
+impl TreeId {
+    /// Returns the name of the tree of these layers, the lowest first.
+    pub fn of_layers(diff_ids: &[Digest]) -> Self {
+        let mut layers = diff_ids.iter();
+        let Some(lowest) = layers.next() else {
+            return Self(Digest::of(b""));
+        };
+        Self(layers.fold(*lowest, |chain, layer| {
+            Digest::of(format!("{chain} {layer}").as_bytes())
+        }))
+    }
+
+    pub(crate) fn parse_hex(text: &str) -> Option<Self> {
+        Digest::parse_hex(text).map(Self)
+    }
+
+    /// Returns the tree's directory, relative to the store.
+    pub(crate) fn path(self) -> PathBuf {
+        Path::new("trees").join(self.0.hex())
+    }
+}
+
+impl fmt::Display for TreeId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(out)
+    }
+}
+
+/// What a mapping of owners could not show, counted when a stub tree was written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StubFacts {
+    /// Entries whose owner or group is beyond the mapping.
+    pub unmapped: u64,
+    /// Device nodes, which are left out.
+    pub devices: u64,
+    /// Extended attributes that the file system or the namespace refused.
+    pub attributes_refused: u64,
+}
+
+/// An image as mount drivers take it: a stub tree and where its objects are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageRoot {
+    /// Which tree.
+    pub tree: TreeId,
+    /// The root of the stub tree: the overlay's lower layer.
+    pub stubs: PathBuf,
+    /// The directory of objects: the overlay's data layer.
+    pub objects: PathBuf,
+    /// What the mapping could not show.
+    pub facts: StubFacts,
+}
+
+impl Store {
+    /// Returns the image's stub tree for a mapping of owners, by the mapping's key.
+    ///
+    /// # Errors
+    /// [`StoreError::NoStubs`] where there is none yet: make one with `Session::put_stubs`
+    /// inside the user namespace.
+    pub fn rootfs(&self, image: &ImageRecord, mapping_key: &str) -> Result<ImageRoot> {
+        let directory = stubs_path(image.tree, mapping_key);
+        let facts = directory.join("facts.json");
+        let facts = absent_is_none(record::read_json(
+            self.at(),
+            &facts,
+            &self.path().join(&facts),
+        ))?
+        .ok_or_else(|| StoreError::NoStubs {
+            image: image.display_name(),
+            mapping: mapping_key.to_owned(),
+        })?;
+        Ok(ImageRoot {
+            tree: image.tree,
+            stubs: self.path().join(directory).join("root"),
+            objects: self.objects_path(),
+            facts,
+        })
+    }
+}
+
+/// Returns the directory of a stub tree, relative to the store.
+pub(crate) fn stubs_path(tree: TreeId, mapping_key: &str) -> PathBuf {
+    // Keys come from `sys::idmap` and are plain; anything else must not leave the tree's directory.
+    let plain = |byte: char| byte.is_ascii_alphanumeric() || byte == '-' || byte == '_';
+    let key: String = mapping_key
+        .chars()
+        .map(|byte| if plain(byte) { byte } else { '_' })
+        .collect();
+    tree.path().join(format!("stubs-{key}"))
+}
