@@ -14,5 +14,6 @@ pub mod log;
 pub mod mounts;
 pub mod options;
 pub mod record;
+pub mod signal;
 pub mod time;
 pub mod tree;

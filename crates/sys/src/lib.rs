@@ -1,2 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Kernel calls as safe, owned, documented types: the only room with `unsafe`.
+
+pub mod signal;
