@@ -6,5 +6,6 @@
 //! [`gate`].
 
 pub mod gate;
+pub mod layout;
 pub mod ledger;
 pub mod payload;
