@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One span of a blob, read to its end whatever happens on the way, within bounds.
+
+use std::io::{self, Read};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use wolffia_image::Descriptor;
+
+use crate::error::Error;
+use crate::http::Fault;
+use crate::retry::Tries;
+use crate::sources::{Source, Stream};
+
+/// What is skipped at a time, where a source sends again what was already handed on.
+const SKIP_BYTES: usize = 64 << 10;
+
+/// A stream must bring at least [`TRICKLE_BYTES_MIN`] in this time, or it counts as stalled: a server that sends a byte
+/// now and then would else never end.
+const TRICKLE_WINDOW: Duration = Duration::from_secs(60);
+const TRICKLE_BYTES_MIN: u64 = 16 << 10;
+
+/// Reads a span of a blob, resuming where the stream broke.
+pub(super) struct SpanReader {
+    source: Arc<dyn Source>,
+    blob: Descriptor,
+    doing: String,
+    position: u64,
+    end: u64,
+    stream: Option<Stream>,
+    failures: u32,
+    resumes_left: u32,
+    window: (Instant, u64),
+    /// Whether the source serves spans, once an answer has shown it.
+    pub(super) spans: Option<bool>,
+}
+
+impl SpanReader {
+    pub(super) fn new(source: Arc<dyn Source>, blob: Descriptor, span: Range<u64>) -> Self {
+        let doing = format!("fetching {}", blob.digest.short());
+        let resumes_left = source.limits().resumes;
+        Self {
+            source,
+            blob,
+            doing,
+            position: span.start,
+            end: span.end,
+            stream: None,
+            failures: 0,
+            resumes_left,
+            window: (Instant::now(), span.start),
+            spans: None,
+        }
+    }
+
+    /// Returns how much is still to come.
+    pub(super) fn left(&self) -> u64 {
+        self.end - self.position
+    }
+
+    /// Reads some bytes; none only at the end of the span.
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
+        let wanted = usize::try_from(self.left())
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
+        if wanted == 0 {
+            return Ok(0);
+        }
+        loop {
+            match self.try_read(&mut buffer[..wanted]) {
+                Ok(length) => {
+                    self.position += u64::try_from(length).unwrap_or(0);
+                    self.failures = 0;
+                    return Ok(length);
+                }
+                Err(error) => {
+                    self.stream = None;
+                    std::thread::sleep(self.pause_after(error)?);
+                }
+            }
+        }
+    }
+
+    fn pause_after(&mut self, error: Error) -> Result<Duration, Error> {
+        let source = Arc::clone(&self.source);
+        let mut tries = Tries::new(source.limits(), &mut self.failures);
+        let pause = tries.failed(&self.doing, error)?;
+        if self.resumes_left == 0 {
+            return Err(Error::Restless {
+                doing: self.doing.clone(),
+                resumes: source.limits().resumes,
+            });
+        }
+        self.resumes_left -= 1;
+        Ok(pause)
+    }
+
+    fn try_read(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
+        if self.stream.is_none() {
+            let stream = self.open()?;
+            self.window = (Instant::now(), self.position);
+            self.stream = Some(stream);
+        }
+        let Some(stream) = &mut self.stream else {
+            return Ok(0);
+        };
+        let length = read_once(&mut *stream.reader, buffer, &self.doing)?;
+        if length == 0 {
+            // Shorter than asked for, without a broken connection: ask on from here.
+            return Err(self.cut());
+        }
+        self.check_trickle(length)?;
+        Ok(length)
+    }
+
+    /// Opens the source at the current position, or before it and skips.
+    fn open(&mut self) -> Result<Stream, Error> {
+        let mut stream = self.source.open(&self.blob, self.position..self.end)?;
+        self.spans = Some(stream.spans);
+        let mut to_skip = self.position.saturating_sub(stream.start);
+        let mut buffer = vec![0; if to_skip == 0 { 0 } else { SKIP_BYTES }];
+        while to_skip > 0 {
+            let wanted = usize::try_from(to_skip)
+                .unwrap_or(usize::MAX)
+                .min(buffer.len());
+            match read_once(&mut *stream.reader, &mut buffer[..wanted], &self.doing)? {
+                0 => return Err(self.cut()),
+                length => to_skip -= u64::try_from(length).unwrap_or(0),
+            }
+        }
+        Ok(stream)
+    }
+
+    fn check_trickle(&mut self, length: usize) -> Result<(), Error> {
+        let (since, from) = self.window;
+        if since.elapsed() < TRICKLE_WINDOW {
+            return Ok(());
+        }
+        let now_at = self.position + u64::try_from(length).unwrap_or(0);
+        self.window = (Instant::now(), now_at);
+        if now_at - from >= TRICKLE_BYTES_MIN {
+            return Ok(());
+        }
+        Err(Error::Exchange {
+            doing: self.doing.clone(),
+            host: self.source.name(),
+            source: Fault::Timeout {
+                phase: "waiting for more bytes",
+            },
+        })
+    }
+
+    fn cut(&self) -> Error {
+        Error::Exchange {
+            doing: self.doing.clone(),
+            host: self.source.name(),
+            source: Fault::Cut(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+}
+
+fn read_once(reader: &mut dyn Read, buffer: &mut [u8], doing: &str) -> Result<usize, Error> {
+    loop {
+        match reader.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                return Err(Error::of_io(error).unwrap_or_else(|source| Error::Read {
+                    doing: doing.to_owned(),
+                    source,
+                }));
+            }
+            Ok(length) => return Ok(length),
+        }
+    }
+}
