@@ -12,15 +12,20 @@
 //! | [`manifest`] | what a registry answers: [`Manifest`], [`Index`], [`Descriptor`] |
 //! | [`platform`] | which of several images fits a machine: [`Platform`] |
 //! | [`config`] | how the image wants to be run: [`ImageConfig`] |
+//! | [`tar`] | what a layer's archive holds: [`tar::Reader`] |
+//! | [`tree`] | what all layers make together: [`Layer`], [`Tree`] |
 
 pub mod config;
 pub mod digest;
 pub mod manifest;
 pub mod platform;
 pub mod reference;
+pub mod tar;
+pub mod tree;
 
 pub use config::ImageConfig;
 pub use digest::{Digest, Hasher, ObjectName};
 pub use manifest::{Compression, Descriptor, Document, Index, Manifest};
 pub use platform::Platform;
 pub use reference::Reference;
+pub use tree::{Layer, Tree};

@@ -124,9 +124,10 @@ impl Reference {
         }
         if !is_repository(&self.repository) {
             let lower = self.repository.to_ascii_lowercase();
-            return Err(match lower != self.repository && is_repository(&lower) {
-                true => ReferenceError::UpperCase(excerpt(text)),
-                false => ReferenceError::Repository(excerpt(text)),
+            return Err(if lower != self.repository && is_repository(&lower) {
+                ReferenceError::UpperCase(excerpt(text))
+            } else {
+                ReferenceError::Repository(excerpt(text))
             });
         }
         if self.registry.len() + 1 + self.repository.len() > NAME_BYTES_MAX {

@@ -1,0 +1,800 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A tar archive read as it arrives: bytes in, entries and pieces of files out.
+//!
+//! A layer is inflated, hashed, read and stored in one pass, so the reader neither asks for bytes nor keeps them. The
+//! caller hands it whatever has arrived and takes events until there are none left; file data comes back as slices of
+//! the caller's own buffer.
+//!
+//! ```
+//! # use wolffia_image::tar::{Event, Reader, TarError};
+//! # fn read(archive: &[u8]) -> Result<(), TarError> {
+//! let mut reader = Reader::new();
+//! for mut piece in archive.chunks(4096) {
+//!     while let Some(event) = reader.next(&mut piece)? {
+//!         match event {
+//!             Event::Entry(header) => { /* open */ }
+//!             Event::Data { offset, bytes } => { /* write there */ }
+//!             Event::Hole { offset, length } => { /* zeros there */ }
+//!             Event::EntryEnd => { /* close */ }
+//!         }
+//!     }
+//! }
+//! reader.finish()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Theory of operation
+//!
+//! The archive is a row of 512-byte blocks. A header block is collected (it may straddle two pieces), its checksum
+//! compared with the unsigned and the signed sum, and then:
+//!
+//! - `x`, `g`, `L`, `K`: what follows is kept, bounded, and applied to the next header (`g`: to all that follow). GNU long names
+//!   win over PAX, PAX over the header, local PAX over global. A global record cannot set what belongs to one entry
+//!   alone: path, link, size, sparse map.
+//! - a sparse file (GNU `S`, PAX 0.0, 0.1, 1.0): its map is read first, checked (ascending, inside the file, exactly as
+//!   long as the data), then data comes at its offsets with [`Event::Hole`] between.
+//! - a hard link that claims data: writers disagree whether data follows. If the next block is itself a header or
+//!   zero, there was none (GNU tar, Go); otherwise the data is skipped (pax, libarchive): a link's content is its target's.
+//! - two zero blocks: the end. What follows is ignored. The end of input at a block's border is an end too; a zero block
+//!   followed by something else is damage.
+//!
+//! Nothing here judges paths: see [`crate::tree`].
+//!
+//! Sources: POSIX.1-2017 pax "pax Interchange Format" and "ustar Interchange Format"; GNU tar manual appendix "Tar
+//! Internals" (sparse formats, extensions); libarchive `tar(5)`; Go `archive/tar` for what registries' tools accept.
+
+mod block;
+mod pax;
+mod sparse;
+
+use std::collections::BTreeMap;
+
+use self::block::{BLOCK_BYTES, Block};
+use self::pax::Records;
+use self::sparse::{Extent, SparseMap};
+use crate::tree::Time;
+
+/// Largest extended header, long name or long link that is read: what Go's reader takes.
+pub const SPECIAL_BYTES_MAX: u64 = 1 << 20;
+/// Most headers of one archive, extended ones included; a full TeX Live has a quarter of a million files.
+pub const HEADERS_MAX: u64 = 1 << 22;
+/// Most data extents of one sparse file.
+pub const SPARSE_EXTENTS_MAX: usize = 1 << 16;
+/// Most bytes of holes in one archive: they cost nothing to send but must be hashed, at about 1 GB/s.
+pub const HOLES_BYTES_MAX: u64 = 64 << 30;
+
+/// What the reader found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event<'input> {
+    /// A new entry. Its data follows if it is a file; [`Event::EntryEnd`] follows in any case.
+    Entry(Header),
+    /// The next bytes of the current file.
+    Data {
+        /// Where in the file they belong.
+        offset: u64,
+        /// The bytes, in the caller's buffer.
+        bytes: &'input [u8],
+    },
+    /// A stretch of the current file that reads as zeros.
+    Hole {
+        /// Where in the file it begins.
+        offset: u64,
+        /// How many bytes it has.
+        length: u64,
+    },
+    /// The current entry is complete.
+    EntryEnd,
+}
+
+/// What an archive says about one entry, with all extensions applied and nothing judged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    /// The name as it stands in the archive: any bytes but NUL.
+    pub path: Vec<u8>,
+    /// What it is.
+    pub kind: EntryKind,
+    /// Where a link points; empty for others.
+    pub link: Vec<u8>,
+    /// Bytes of a file once it is unpacked, holes included; 0 for others.
+    pub size: u64,
+    /// The twelve permission bits.
+    pub mode: u32,
+    /// The owner.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+    /// When its content was changed.
+    pub mtime: Time,
+    /// The device's numbers; 0 for others.
+    pub device_major: u32,
+    /// The device's numbers; 0 for others.
+    pub device_minor: u32,
+    /// Extended attributes by name.
+    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+/// What kind of thing an entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EntryKind {
+    /// A regular file, contiguous and sparse ones included.
+    File,
+    /// Another name of an earlier file.
+    HardLink,
+    /// A symbolic link.
+    Symlink,
+    /// A character device.
+    CharDevice,
+    /// A block device.
+    BlockDevice,
+    /// A directory.
+    Directory,
+    /// A named pipe.
+    Fifo,
+    /// Something with a type flag that nobody here knows; its data is skipped.
+    Unknown(u8),
+}
+
+/// Why an archive cannot be read on. Offsets count bytes of the archive.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TarError {
+    /// A header's checksum does not fit.
+    #[error(
+        "reading tar header at byte {offset}: wrong checksum, the archive is damaged or no tar"
+    )]
+    Checksum {
+        /// Where the header begins.
+        offset: u64,
+    },
+    /// A lone zero block stands between entries.
+    #[error(
+        "reading tar header at byte {offset}: a single zero block stands where two would end the archive"
+    )]
+    LoneZeroBlock {
+        /// Where the block after it begins.
+        offset: u64,
+    },
+    /// A numeric field is no number or beyond what the field can mean.
+    #[error("reading tar header at byte {offset}: field {field} is no usable number")]
+    Number {
+        /// Where the header begins.
+        offset: u64,
+        /// Which field.
+        field: &'static str,
+    },
+    /// An extended header is not made of `length key=value` lines, or a value has a NUL where none may be.
+    #[error("reading extended tar header before byte {offset}: malformed record")]
+    PaxRecord {
+        /// Where the data of the header ends.
+        offset: u64,
+    },
+    /// An extended header or a long name is longer than allowed.
+    #[error(
+        "reading extended tar header at byte {offset}: {bytes} bytes, at most {SPECIAL_BYTES_MAX} are allowed"
+    )]
+    SpecialSize {
+        /// Where the header begins.
+        offset: u64,
+        /// How long it claims to be.
+        bytes: u64,
+    },
+    /// The archive has absurdly many headers.
+    #[error("reading tar header at byte {offset}: more than {HEADERS_MAX} headers")]
+    Headers {
+        /// Where the header begins.
+        offset: u64,
+    },
+    /// A sparse file's map contradicts itself or the data.
+    #[error(
+        "reading sparse file before byte {offset} of the tar: its map is malformed or does not fit its data"
+    )]
+    SparseMap {
+        /// How far the archive was read.
+        offset: u64,
+    },
+    /// A sparse file has absurdly many extents.
+    #[error(
+        "reading sparse file before byte {offset} of the tar: more than {SPARSE_EXTENTS_MAX} extents"
+    )]
+    SparseExtents {
+        /// How far the archive was read.
+        offset: u64,
+    },
+    /// Sparse files have absurdly long holes.
+    #[error(
+        "reading sparse file before byte {offset} of the tar: more than {HOLES_BYTES_MAX} bytes of holes"
+    )]
+    Holes {
+        /// How far the archive was read.
+        offset: u64,
+    },
+    /// The archive continues on a volume that is not here.
+    #[error("reading tar header at byte {offset}: the entry continues from another volume")]
+    MultiVolume {
+        /// Where the header begins.
+        offset: u64,
+    },
+    /// The archive ends inside a header or a file.
+    #[error("reading tar: it ends at byte {offset} in the middle of an entry")]
+    Truncated {
+        /// Where it ends.
+        offset: u64,
+    },
+}
+
+/// A reader of one archive, fed piece by piece.
+#[derive(Debug)]
+pub struct Reader {
+    state: State,
+    /// The block that is being collected.
+    block: Box<Block>,
+    block_filled: usize,
+    /// Bytes of the archive taken so far.
+    taken: u64,
+    headers: u64,
+    holes_bytes: u64,
+    /// The data of a long name, an extended header or a sparse map.
+    special: Vec<u8>,
+    globals: Records,
+    next_pax: Option<Records>,
+    next_path: Option<Vec<u8>>,
+    next_link: Option<Vec<u8>>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// A header block is being collected.
+    Header { after_zero_block: bool },
+    /// The data of a special header is being collected.
+    Special {
+        kind: Special,
+        left: u64,
+        padding: u64,
+    },
+    /// Extension blocks of an old GNU sparse header are being collected.
+    SparseBlocks(Box<(Header, SparseMap)>),
+    /// The text of a PAX 1.0 sparse map is being collected; `left` bytes of data, map included, are to come.
+    SparseText {
+        header: Box<Header>,
+        text: sparse::MapText,
+        left: u64,
+    },
+    /// An entry is known and to be told.
+    Tell(Box<(Header, Body)>),
+    /// An entry's data passes.
+    Body(Body),
+    /// Bytes are thrown away.
+    Skip(u64),
+    /// The block behind a hard link that claims data decides whether there is any.
+    LinkData { padded: u64 },
+    /// The archive is over.
+    End,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Special {
+    LocalPax,
+    GlobalPax,
+    LongPath,
+    LongLink,
+    /// Of no use: volume labels.
+    Label,
+}
+
+/// The data of one entry.
+#[derive(Debug, Default)]
+struct Body {
+    /// Where data goes; what lies between is holes.
+    extents: Vec<Extent>,
+    extent: usize,
+    /// How far the file is complete.
+    position: u64,
+    size: u64,
+    /// Bytes between the data and the next header.
+    tail: u64,
+    /// Whether the block behind this decides how long the tail is.
+    link_data: bool,
+}
+
+impl Default for Reader {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Reader {
+    /// Returns a reader at the beginning of an archive.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            state: State::Header {
+                after_zero_block: false,
+            },
+            block: Box::new(Block::zero()),
+            block_filled: 0,
+            taken: 0,
+            headers: 0,
+            holes_bytes: 0,
+            special: Vec::new(),
+            globals: Records::default(),
+            next_pax: None,
+            next_path: None,
+            next_link: None,
+        }
+    }
+
+    /// Returns the next event, having advanced `input` past what it took; `None` once all of `input` is taken.
+    ///
+    /// After an error the archive cannot be read on.
+    pub fn next<'input>(
+        &mut self,
+        input: &mut &'input [u8],
+    ) -> Result<Option<Event<'input>>, TarError> {
+        loop {
+            match &mut self.state {
+                State::Header { .. } => {
+                    if !self.fill_block(input) {
+                        return Ok(None);
+                    }
+                    self.read_header()?;
+                }
+                State::Special { .. } => {
+                    if !self.collect_special(input)? {
+                        return Ok(None);
+                    }
+                }
+                State::SparseBlocks(_) => {
+                    if !self.fill_block(input) {
+                        return Ok(None);
+                    }
+                    self.read_sparse_block()?;
+                }
+                State::SparseText { .. } => {
+                    if !self.fill_block(input) {
+                        return Ok(None);
+                    }
+                    self.read_sparse_text()?;
+                }
+                State::Tell(_) => {
+                    let State::Tell(told) = std::mem::replace(&mut self.state, State::End) else {
+                        continue;
+                    };
+                    let (header, body) = *told;
+                    self.state = State::Body(body);
+                    return Ok(Some(Event::Entry(header)));
+                }
+                State::Body(_) => return self.read_body(input),
+                State::Skip(left) => {
+                    let step = take(input, *left);
+                    *left -= step;
+                    let done = *left == 0;
+                    self.taken += step;
+                    if !done {
+                        return Ok(None);
+                    }
+                    self.state = State::Header {
+                        after_zero_block: false,
+                    };
+                }
+                State::LinkData { padded } => {
+                    let padded = *padded;
+                    if !self.fill_block(input) {
+                        return Ok(None);
+                    }
+                    if self.block.is_zero() || self.block.checksum_fits() {
+                        self.read_header()?;
+                    } else {
+                        self.state = State::Skip(padded - BLOCK_BYTES);
+                    }
+                }
+                State::End => {
+                    self.taken += input.len() as u64;
+                    *input = &[];
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    /// Ends the reading: the archive has no more bytes.
+    pub fn finish(&self) -> Result<(), TarError> {
+        let complete = match self.state {
+            // Archives of which not even the last block is whole exist; zeros say nothing.
+            State::Header { .. } | State::LinkData { .. } => {
+                self.block.0[..self.block_filled]
+                    .iter()
+                    .all(|byte| *byte == 0)
+                    && self.next_pax.is_none()
+                    && self.next_path.is_none()
+                    && self.next_link.is_none()
+            }
+            // Padding behind the last file may be missing.
+            State::Skip(left) => left < BLOCK_BYTES,
+            State::End => true,
+            _ => false,
+        };
+        if complete {
+            Ok(())
+        } else {
+            Err(TarError::Truncated { offset: self.taken })
+        }
+    }
+
+    /// Returns how many bytes of the archive were taken so far.
+    #[must_use]
+    pub fn taken_bytes(&self) -> u64 {
+        self.taken
+    }
+
+    /// Collects a block; tells whether it is complete, and then begins a new one at the next call.
+    fn fill_block(&mut self, input: &mut &[u8]) -> bool {
+        let wanted = self.block.0.len() - self.block_filled;
+        let step = wanted.min(input.len());
+        let (now, later) = input.split_at(step);
+        self.block.0[self.block_filled..self.block_filled + step].copy_from_slice(now);
+        *input = later;
+        self.block_filled += step;
+        self.taken += step as u64;
+        if self.block_filled < self.block.0.len() {
+            return false;
+        }
+        self.block_filled = 0;
+        true
+    }
+
+    /// Where the block that was just completed begins.
+    fn block_offset(&self) -> u64 {
+        self.taken.saturating_sub(BLOCK_BYTES)
+    }
+
+    /// Decides what the header block that was just completed begins.
+    fn read_header(&mut self) -> Result<(), TarError> {
+        let offset = self.block_offset();
+        let after_zero_block = matches!(
+            self.state,
+            State::Header {
+                after_zero_block: true
+            }
+        );
+        if self.block.is_zero() {
+            self.state = if after_zero_block {
+                State::End
+            } else {
+                State::Header {
+                    after_zero_block: true,
+                }
+            };
+            return Ok(());
+        }
+        if after_zero_block {
+            return Err(TarError::LoneZeroBlock { offset });
+        }
+        if !self.block.checksum_fits() {
+            return Err(TarError::Checksum { offset });
+        }
+        self.headers += 1;
+        if self.headers > HEADERS_MAX {
+            return Err(TarError::Headers { offset });
+        }
+        let special = match self.block.type_flag() {
+            // Solaris wrote `X` before POSIX chose `x`.
+            b'x' | b'X' => Special::LocalPax,
+            b'g' => Special::GlobalPax,
+            b'L' => Special::LongPath,
+            b'K' => Special::LongLink,
+            b'V' => Special::Label,
+            b'M' => return Err(TarError::MultiVolume { offset }),
+            _ => return self.read_entry(offset),
+        };
+        let bytes = self.block.size(offset)?;
+        if bytes > SPECIAL_BYTES_MAX {
+            return Err(TarError::SpecialSize { offset, bytes });
+        }
+        self.special.clear();
+        self.state = State::Special {
+            kind: special,
+            left: bytes,
+            padding: padding(bytes),
+        };
+        Ok(())
+    }
+
+    /// Collects what follows a special header, and keeps it for the next entry.
+    fn collect_special(&mut self, input: &mut &[u8]) -> Result<bool, TarError> {
+        let State::Special {
+            kind,
+            left,
+            padding,
+        } = &mut self.state
+        else {
+            return Ok(true);
+        };
+        let (kind, padding) = (*kind, *padding);
+        let before = *input;
+        let step = take(input, *left);
+        self.special
+            .extend_from_slice(&before[..before.len() - input.len()]);
+        *left -= step;
+        let done = *left == 0;
+        self.taken += step;
+        if !done {
+            return Ok(false);
+        }
+        self.state = State::Skip(padding);
+        let text = || block::text(&self.special).to_vec();
+        match kind {
+            Special::LongPath => self.next_path = Some(text()),
+            Special::LongLink => self.next_link = Some(text()),
+            Special::LocalPax => {
+                self.next_pax = Some(Records::parse(&self.special, self.taken)?);
+            }
+            Special::GlobalPax => {
+                let records = Records::parse(&self.special, self.taken)?;
+                self.globals.update_globals(records, self.taken)?;
+            }
+            Special::Label => {}
+        }
+        Ok(true)
+    }
+
+    /// Puts together an entry from its header and everything that was said before it.
+    fn read_entry(&mut self, offset: u64) -> Result<(), TarError> {
+        let local = self.next_pax.take();
+        let attributes = self.globals.attributes(local, offset)?;
+        let flag = self.block.type_flag();
+        let path = self
+            .next_path
+            .take()
+            .or(attributes.path)
+            .unwrap_or_else(|| self.block.path());
+        let link = self
+            .next_link
+            .take()
+            .or(attributes.link)
+            .unwrap_or_else(|| self.block.link());
+        let kind = match flag {
+            b'\0' if path.ends_with(b"/") => EntryKind::Directory,
+            b'\0' | b'0' | b'7' | b'S' => EntryKind::File,
+            b'1' => EntryKind::HardLink,
+            b'2' => EntryKind::Symlink,
+            b'3' => EntryKind::CharDevice,
+            b'4' => EntryKind::BlockDevice,
+            // `D` is a directory of a GNU incremental archive; its data lists names.
+            b'5' | b'D' => EntryKind::Directory,
+            b'6' => EntryKind::Fifo,
+            other => EntryKind::Unknown(other),
+        };
+        let is_device = matches!(kind, EntryKind::CharDevice | EntryKind::BlockDevice);
+        let is_link = matches!(kind, EntryKind::HardLink | EntryKind::Symlink);
+        let (device_major, device_minor) = match attributes.device {
+            _ if !is_device => (0, 0),
+            Some(device) => device,
+            None => self.block.device(offset)?,
+        };
+        let stored_bytes = match attributes.size {
+            Some(size) => size,
+            None => self.block.size(offset)?,
+        };
+        let header = Header {
+            path,
+            kind,
+            link: if is_link { link } else { Vec::new() },
+            size: if kind == EntryKind::File {
+                stored_bytes
+            } else {
+                0
+            },
+            mode: self.block.mode(offset)?,
+            uid: attributes.uid.map_or_else(|| self.block.uid(offset), Ok)?,
+            gid: attributes.gid.map_or_else(|| self.block.gid(offset), Ok)?,
+            mtime: attributes
+                .mtime
+                .map_or_else(|| self.block.mtime(offset), Ok)?,
+            device_major,
+            device_minor,
+            xattrs: attributes.xattrs,
+        };
+        self.state = match kind {
+            EntryKind::File => return self.read_file(header, stored_bytes, attributes.sparse),
+            EntryKind::HardLink if stored_bytes > 0 => {
+                let tail = stored_bytes.saturating_add(padding(stored_bytes));
+                State::Tell(Box::new((
+                    header,
+                    Body {
+                        tail,
+                        link_data: true,
+                        ..Body::default()
+                    },
+                )))
+            }
+            EntryKind::Unknown(_) | EntryKind::Directory if flag != b'5' => {
+                let tail = stored_bytes.saturating_add(padding(stored_bytes));
+                State::Tell(Box::new((
+                    header,
+                    Body {
+                        tail,
+                        ..Body::default()
+                    },
+                )))
+            }
+            // These have no data whatever their size says.
+            _ => State::Tell(Box::new((header, Body::default()))),
+        };
+        Ok(())
+    }
+
+    /// Goes on with a file: at once, or after its sparse map.
+    fn read_file(
+        &mut self,
+        mut header: Header,
+        stored_bytes: u64,
+        sparse: Option<sparse::Announced>,
+    ) -> Result<(), TarError> {
+        if self.block.type_flag() == b'S' {
+            let mut map = SparseMap::new(self.block.real_size(self.block_offset())?, stored_bytes);
+            map.push_block(self.block.sparse_entries(), self.taken)?;
+            header.size = map.size;
+            if self.block.sparse_is_extended() {
+                self.state = State::SparseBlocks(Box::new((header, map)));
+                return Ok(());
+            }
+            return self.tell_sparse(header, map);
+        }
+        match sparse {
+            None => {
+                let extents = vec![Extent {
+                    offset: 0,
+                    length: stored_bytes,
+                }];
+                let tail = padding(stored_bytes);
+                let body = Body {
+                    extents,
+                    size: stored_bytes,
+                    tail,
+                    ..Body::default()
+                };
+                self.state = State::Tell(Box::new((header, body)));
+                Ok(())
+            }
+            Some(sparse::Announced { name, size, map }) => {
+                header.path = name.unwrap_or(header.path);
+                header.size = size;
+                let Some(extents) = map else {
+                    self.state = State::SparseText {
+                        header: Box::new(header),
+                        text: sparse::MapText::default(),
+                        left: stored_bytes,
+                    };
+                    return Ok(());
+                };
+                let mut map = SparseMap::new(size, stored_bytes);
+                for extent in extents {
+                    map.push(extent, self.taken)?;
+                }
+                self.tell_sparse(header, map)
+            }
+        }
+    }
+
+    /// Takes an extension block of an old GNU sparse header.
+    fn read_sparse_block(&mut self) -> Result<(), TarError> {
+        let State::SparseBlocks(parts) = std::mem::replace(&mut self.state, State::End) else {
+            return Ok(());
+        };
+        let (header, mut map) = *parts;
+        map.push_block(self.block.sparse_extension_entries(), self.taken)?;
+        if self.block.sparse_extension_is_extended() {
+            self.state = State::SparseBlocks(Box::new((header, map)));
+            return Ok(());
+        }
+        self.tell_sparse(header, map)
+    }
+
+    /// Takes a block of a PAX 1.0 sparse map.
+    fn read_sparse_text(&mut self) -> Result<(), TarError> {
+        let State::SparseText {
+            header,
+            mut text,
+            left,
+        } = std::mem::replace(&mut self.state, State::End)
+        else {
+            return Ok(());
+        };
+        let offset = self.taken;
+        let left = left
+            .checked_sub(BLOCK_BYTES)
+            .ok_or(TarError::SparseMap { offset })?;
+        if !text.push(&self.block.0, offset)? {
+            self.state = State::SparseText { header, text, left };
+            return Ok(());
+        }
+        let mut map = SparseMap::new(header.size, left);
+        for extent in text.into_extents() {
+            map.push(extent, offset)?;
+        }
+        self.tell_sparse(*header, map)
+    }
+
+    fn tell_sparse(&mut self, header: Header, map: SparseMap) -> Result<(), TarError> {
+        let tail = padding(map.stored_bytes);
+        let size = map.size;
+        let extents = map.finish(self.taken)?;
+        let body = Body {
+            extents,
+            size,
+            tail,
+            ..Body::default()
+        };
+        self.state = State::Tell(Box::new((header, body)));
+        Ok(())
+    }
+
+    /// Passes on the data of the current entry.
+    fn read_body<'input>(
+        &mut self,
+        input: &mut &'input [u8],
+    ) -> Result<Option<Event<'input>>, TarError> {
+        let State::Body(body) = &mut self.state else {
+            return Ok(None);
+        };
+        while let Some(extent) = body.extents.get_mut(body.extent) {
+            if extent.length == 0 {
+                body.extent += 1;
+                continue;
+            }
+            if body.position < extent.offset {
+                let (offset, length) = (body.position, extent.offset - body.position);
+                body.position = extent.offset;
+                return self.hole(offset, length).map(Some);
+            }
+            if input.is_empty() {
+                return Ok(None);
+            }
+            let before = *input;
+            let step = take(input, extent.length);
+            let offset = extent.offset;
+            extent.offset += step;
+            extent.length -= step;
+            body.position += step;
+            self.taken += step;
+            let bytes = &before[..before.len() - input.len()];
+            return Ok(Some(Event::Data { offset, bytes }));
+        }
+        if body.position < body.size {
+            let (offset, length) = (body.position, body.size - body.position);
+            body.position = body.size;
+            return self.hole(offset, length).map(Some);
+        }
+        self.state = if body.link_data {
+            State::LinkData { padded: body.tail }
+        } else {
+            State::Skip(body.tail)
+        };
+        Ok(Some(Event::EntryEnd))
+    }
+
+    fn hole<'input>(&mut self, offset: u64, length: u64) -> Result<Event<'input>, TarError> {
+        self.holes_bytes = self.holes_bytes.saturating_add(length);
+        if self.holes_bytes > HOLES_BYTES_MAX {
+            return Err(TarError::Holes { offset: self.taken });
+        }
+        Ok(Event::Hole { offset, length })
+    }
+}
+
+/// Advances `input` by at most `wanted` bytes and returns by how many.
+fn take(input: &mut &[u8], wanted: u64) -> u64 {
+    let step = usize::try_from(wanted)
+        .unwrap_or(usize::MAX)
+        .min(input.len());
+    *input = &input[step..];
+    step as u64
+}
+
+/// Bytes from the end of `length` bytes of data to the next block.
+fn padding(length: u64) -> u64 {
+    length.wrapping_neg() % BLOCK_BYTES
+}
+
+#[cfg(test)]
+mod tests;
