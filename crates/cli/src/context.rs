@@ -10,6 +10,7 @@ use std::{
 };
 
 use wolffia_engine::{containers::Containers, home::Home};
+use wolffia_store::Store;
 
 use crate::failure::Failure;
 
@@ -18,6 +19,7 @@ use crate::failure::Failure;
 pub(crate) struct Context {
     root: Option<PathBuf>,
     home: OnceCell<Home>,
+    store: OnceCell<Store>,
     /// `-v` before the command: how much is told.
     pub(crate) verbosity: u8,
 }
@@ -62,6 +64,16 @@ impl Context {
             }
         })?;
         Ok(self.home.get_or_init(|| home))
+    }
+
+    /// Returns the store, opened on first use.
+    pub(crate) fn store(&self) -> Result<&Store, Failure> {
+        if let Some(store) = self.store.get() {
+            return Ok(store);
+        }
+        let store = Store::open(self.home()?.store())
+            .map_err(|error| crate::applets::store_failure(&error))?;
+        Ok(self.store.get_or_init(|| store))
     }
 
     /// Returns the containers, after finishing what killed processes left.

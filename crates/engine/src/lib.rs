@@ -9,6 +9,7 @@ pub mod containers;
 pub mod file;
 pub mod home;
 pub mod id;
+pub mod inspect;
 pub mod lock;
 pub mod log;
 pub mod mounts;

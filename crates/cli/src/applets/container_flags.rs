@@ -15,7 +15,8 @@ use crate::{
     parse::Arguments,
 };
 
-const CGROUP: &str = "limits come with cgroups; a limit that is not enforced would be worse than none";
+const CGROUP: &str =
+    "limits come with cgroups; a limit that is not enforced would be worse than none";
 const NETWORK: &str = "networking comes later: --network none and --network host are served";
 const DEVICE: &str = "devices come later; a user namespace has /dev/null and its like";
 const HEALTH: &str = "health checks need somebody to run them; they come later";
@@ -23,37 +24,124 @@ const IDS: &str = "it comes with the ids: a mounted directory of your own is roo
 
 /// What `run` and `create` share.
 pub(crate) const SHARED: &[Flag] = &[
-    list("add-host", None, "NAME:ADDRESS", "one more line of /etc/hosts"),
-    list("cap-add", None, "CAPABILITY", "give a capability inside, or ALL"),
+    list(
+        "add-host",
+        None,
+        "NAME:ADDRESS",
+        "one more line of /etc/hosts",
+    ),
+    list(
+        "cap-add",
+        None,
+        "CAPABILITY",
+        "give a capability inside, or ALL",
+    ),
     list("cap-drop", None, "CAPABILITY", "take a capability, or ALL"),
-    value("cidfile", None, "FILE", "write the container's id to a new file"),
-    value("entrypoint", None, "PROGRAM", "instead of the image's entrypoint; empty for none"),
-    list("env", Some('e'), "KEY[=VALUE]", "set a variable, or pass yours on"),
-    list("env-file", None, "FILE", "variables from a file of KEY=VALUE lines"),
-    value("hostname", Some('h'), "NAME", "the name of the machine inside"),
-    switch("init", None, "a small init as process 1: it reaps zombies and forwards signals"),
+    value(
+        "cidfile",
+        None,
+        "FILE",
+        "write the container's id to a new file",
+    ),
+    value(
+        "entrypoint",
+        None,
+        "PROGRAM",
+        "instead of the image's entrypoint; empty for none",
+    ),
+    list(
+        "env",
+        Some('e'),
+        "KEY[=VALUE]",
+        "set a variable, or pass yours on",
+    ),
+    list(
+        "env-file",
+        None,
+        "FILE",
+        "variables from a file of KEY=VALUE lines",
+    ),
+    value(
+        "hostname",
+        Some('h'),
+        "NAME",
+        "the name of the machine inside",
+    ),
+    switch(
+        "init",
+        None,
+        "a small init as process 1: it reaps zombies and forwards signals",
+    ),
     switch("interactive", Some('i'), "keep standard input open"),
-    list("label", Some('l'), "KEY[=VALUE]", "a label of the container"),
-    list("label-file", None, "FILE", "labels from a file of KEY=VALUE lines"),
-    list("mount", None, "type=bind|tmpfs,...", "mount a path of this machine, or memory"),
+    list(
+        "label",
+        Some('l'),
+        "KEY[=VALUE]",
+        "a label of the container",
+    ),
+    list(
+        "label-file",
+        None,
+        "FILE",
+        "labels from a file of KEY=VALUE lines",
+    ),
+    list(
+        "mount",
+        None,
+        "type=bind|tmpfs,...",
+        "mount a path of this machine, or memory",
+    ),
     value("name", None, "NAME", "the container's name"),
     value("network", None, "none|host", "the network inside").or(&["net"]),
-    value("platform", None, "OS/ARCH", "choose among the platforms of an image"),
-    value("pull", None, "missing|always|never", "when to fetch the image"),
+    value(
+        "platform",
+        None,
+        "OS/ARCH",
+        "choose among the platforms of an image",
+    ),
+    value(
+        "pull",
+        None,
+        "missing|always|never",
+        "when to fetch the image",
+    ),
     switch("quiet", Some('q'), "no progress of a pull"),
     switch("read-only", None, "the root file system cannot be written"),
     switch("rm", None, "remove the container when it ends"),
-    list("security-opt", None, "OPTION", "no-new-privileges, seccomp=unconfined|FILE, nesting, unmask=ALL"),
+    list(
+        "security-opt",
+        None,
+        "OPTION",
+        "no-new-privileges, seccomp=unconfined|FILE, nesting, unmask=ALL",
+    ),
     value("stop-signal", None, "SIGNAL", "what `stop` sends"),
     value("stop-timeout", None, "SECONDS", "how long `stop` waits"),
     list("tmpfs", None, "PATH[:OPTIONS]", "memory at a path inside"),
     switch("tty", Some('t'), "a terminal inside"),
     list("ulimit", None, "NAME=SOFT[:HARD]", "a resource limit"),
-    value("user", Some('u'), "USER[:GROUP]", "who the program runs as, inside"),
-    list("volume", Some('v'), "SOURCE:PATH[:ro]", "mount a path of this machine"),
+    value(
+        "user",
+        Some('u'),
+        "USER[:GROUP]",
+        "who the program runs as, inside",
+    ),
+    list(
+        "volume",
+        Some('v'),
+        "SOURCE:PATH[:ro]",
+        "mount a path of this machine",
+    ),
     value("workdir", Some('w'), "DIR", "where the program starts"),
-    refused("annotation", None, "annotations reach the runtime when something reads them; --label is served"),
-    refused("attach", Some('a'), "`run` is attached to all streams, -d to none"),
+    refused(
+        "annotation",
+        None,
+        "annotations reach the runtime when something reads them; --label is served",
+    ),
+    refused(
+        "attach",
+        Some('a'),
+        "`run` is attached to all streams, -d to none",
+    ),
     refused("blkio-weight", None, CGROUP),
     refused("blkio-weight-device", None, CGROUP),
     refused("cgroup-parent", None, CGROUP),
@@ -67,9 +155,17 @@ pub(crate) const SHARED: &[Flag] = &[
     refused("cpus", None, CGROUP),
     refused("cpuset-cpus", None, CGROUP),
     refused("cpuset-mems", None, CGROUP),
-    refused("detach-keys", None, "there is no `attach` to come back with yet"),
+    refused(
+        "detach-keys",
+        None,
+        "there is no `attach` to come back with yet",
+    ),
     refused("device", None, DEVICE),
-    refused("device-cgroup-rule", None, "device rules need root on the machine; only what is mounted exists inside"),
+    refused(
+        "device-cgroup-rule",
+        None,
+        "device rules need root on the machine; only what is mounted exists inside",
+    ),
     refused("device-read-bps", None, CGROUP),
     refused("device-read-iops", None, CGROUP),
     refused("device-write-bps", None, CGROUP),
@@ -93,8 +189,16 @@ pub(crate) const SHARED: &[Flag] = &[
     refused("isolation", None, "it is a flag of Windows"),
     refused("link", None, NETWORK),
     refused("link-local-ip", None, NETWORK),
-    refused("log-driver", None, "the log is json-file, bounded and turned by itself"),
-    refused("log-opt", None, "the log is json-file, bounded and turned by itself"),
+    refused(
+        "log-driver",
+        None,
+        "the log is json-file, bounded and turned by itself",
+    ),
+    refused(
+        "log-opt",
+        None,
+        "the log is json-file, bounded and turned by itself",
+    ),
     refused("mac-address", None, NETWORK),
     refused("memory", Some('m'), CGROUP),
     refused("memory-reservation", None, CGROUP),
@@ -104,17 +208,41 @@ pub(crate) const SHARED: &[Flag] = &[
     refused("no-healthcheck", None, HEALTH),
     refused("oom-kill-disable", None, CGROUP),
     refused("oom-score-adj", None, CGROUP),
-    refused("pid", None, "a container has its own PID namespace: that is how all of it ends when it ends"),
+    refused(
+        "pid",
+        None,
+        "a container has its own PID namespace: that is how all of it ends when it ends",
+    ),
     refused("pids-limit", None, CGROUP),
     refused("pod", None, "there are no pods"),
-    refused("privileged", None, "an ordinary user has no more to give; --security-opt nesting and --cap-add are served"),
+    refused(
+        "privileged",
+        None,
+        "an ordinary user has no more to give; --security-opt nesting and --cap-add are served",
+    ),
     refused("publish", Some('p'), NETWORK),
     refused("publish-all", Some('P'), NETWORK),
     refused("replace", None, "wolffia rm -f NAME first"),
-    refused("restart", None, "nobody is there to restart it; it comes later"),
-    refused("rootfs", None, "`wolffia import` makes an image of a directory's tar"),
-    refused("runtime", None, "the runtime is our own; `wolffia oci` is it"),
-    refused("secret", None, "mount a file read-only: --mount type=bind,source=FILE,target=/run/secrets/NAME,ro"),
+    refused(
+        "restart",
+        None,
+        "nobody is there to restart it; it comes later",
+    ),
+    refused(
+        "rootfs",
+        None,
+        "`wolffia import` makes an image of a directory's tar",
+    ),
+    refused(
+        "runtime",
+        None,
+        "the runtime is our own; `wolffia oci` is it",
+    ),
+    refused(
+        "secret",
+        None,
+        "mount a file read-only: --mount type=bind,source=FILE,target=/run/secrets/NAME,ro",
+    ),
     refused("shm-size", None, "--tmpfs /dev/shm:size=SIZE does it"),
     refused("storage-opt", None, "there is no quota of ours"),
     refused("sysctl", None, "it comes with networking"),
@@ -128,7 +256,11 @@ pub(crate) const SHARED: &[Flag] = &[
 /// Reads the shared flags.
 pub(crate) fn options(arguments: &Arguments, command: &[&str]) -> Result<Options, Failure> {
     let texts = |flag: &str| -> Result<Vec<String>, Failure> {
-        Ok(arguments.texts(flag)?.into_iter().map(String::from).collect())
+        Ok(arguments
+            .texts(flag)?
+            .into_iter()
+            .map(String::from)
+            .collect())
     };
     let text = |flag: &str| -> Result<Option<String>, Failure> {
         Ok(arguments.text(flag)?.map(String::from))
@@ -141,9 +273,11 @@ pub(crate) fn options(arguments: &Arguments, command: &[&str]) -> Result<Options
         None | Some("none") => Network::None,
         Some("host") => Network::Host,
         Some(other) => {
-            return Err(Failure::usage(format!("--network {other} is not served yet"))
-                .cause("the default network and named networks come with networking")
-                .help("--network none (the default for now) or --network host"));
+            return Err(
+                Failure::usage(format!("--network {other} is not served yet"))
+                    .cause("the default network and named networks come with networking")
+                    .help("--network none (the default for now) or --network host"),
+            );
         }
     };
     let stop_timeout_seconds = match arguments.text("stop-timeout")? {
@@ -181,7 +315,10 @@ pub(crate) fn options(arguments: &Arguments, command: &[&str]) -> Result<Options
 pub(crate) fn name(arguments: &Arguments) -> Result<Option<ContainerName>, Failure> {
     arguments
         .text("name")?
-        .map(|name| name.parse().map_err(|error| Failure::usage(format!("{error}"))))
+        .map(|name| {
+            name.parse()
+                .map_err(|error| Failure::usage(format!("{error}")))
+        })
         .transpose()
 }
 
@@ -189,7 +326,10 @@ fn parsed<T: std::str::FromStr>(arguments: &Arguments, flag: &str) -> Result<Vec
 where
     T::Err: std::fmt::Display,
 {
-    let parse = |text: &str| text.parse().map_err(|error: T::Err| Failure::usage(error.to_string()));
+    let parse = |text: &str| {
+        text.parse()
+            .map_err(|error: T::Err| Failure::usage(error.to_string()))
+    };
     arguments.texts(flag)?.into_iter().map(parse).collect()
 }
 
@@ -203,7 +343,9 @@ pub(crate) fn variables(arguments: &Arguments) -> Result<Vec<String>, Failure> {
     }
     for given in arguments.texts("env")? {
         match given.split_once('=') {
-            Some(("", _)) => return Err(Failure::usage(format!("--env {given}: the name is empty"))),
+            Some(("", _)) => {
+                return Err(Failure::usage(format!("--env {given}: the name is empty")));
+            }
             Some(_) => variables.push(given.to_owned()),
             None => variables.extend(env::var(given).ok().map(|value| format!("{given}={value}"))),
         }
@@ -223,7 +365,10 @@ fn labels(arguments: &Arguments) -> Result<BTreeMap<String, String>, Failure> {
         labels.insert(key.to_owned(), value.to_owned());
     };
     for file in arguments.texts("label-file")? {
-        read_text("--label-file", file)?.lines().filter(|line| !line.is_empty()).for_each(&mut add);
+        read_text("--label-file", file)?
+            .lines()
+            .filter(|line| !line.is_empty())
+            .for_each(&mut add);
     }
     arguments.texts("label")?.into_iter().for_each(add);
     Ok(labels)
@@ -231,9 +376,9 @@ fn labels(arguments: &Arguments) -> Result<BTreeMap<String, String>, Failure> {
 
 fn workdir(arguments: &Arguments) -> Result<Option<String>, Failure> {
     match arguments.text("workdir")? {
-        Some(path) if !path.starts_with('/') => {
-            Err(Failure::usage(format!("--workdir {path}: the directory inside must be absolute")))
-        }
+        Some(path) if !path.starts_with('/') => Err(Failure::usage(format!(
+            "--workdir {path}: the directory inside must be absolute"
+        ))),
         path => Ok(path.map(String::from)),
     }
 }
@@ -290,7 +435,9 @@ fn security(given: &[&str]) -> Result<Security, Failure> {
             ("no-new-privileges", "false") => security.no_new_privileges = false,
             ("seccomp", "unconfined") => security.seccomp_unconfined = true,
             ("seccomp", "builtin" | "") => {}
-            ("seccomp", file) => security.seccomp_profile = Some(read_text("--security-opt", file)?),
+            ("seccomp", file) => {
+                security.seccomp_profile = Some(read_text("--security-opt", file)?)
+            }
             ("nesting", "" | "true") => security.nesting = true,
             ("unmask", "ALL" | "all") | ("systempaths", "unconfined") => security.unmasked = true,
             // There is no AppArmor or SELinux confinement of ours to take away.
@@ -299,8 +446,10 @@ fn security(given: &[&str]) -> Result<Security, Failure> {
             ("label", _) => return refuse("SELinux labels come later"),
             ("mask" | "unmask", _) => return refuse("unmask=ALL is served"),
             _ => {
-                return Err(Failure::usage(format!("--security-opt {option}: there is no such option"))
-                    .help("no-new-privileges, seccomp=unconfined|FILE, nesting, unmask=ALL"));
+                return Err(Failure::usage(format!(
+                    "--security-opt {option}: there is no such option"
+                ))
+                .help("no-new-privileges, seccomp=unconfined|FILE, nesting, unmask=ALL"));
             }
         }
     }

@@ -10,12 +10,25 @@ use std::{
 
 use crate::{command::Command, failure::Failure, suggest};
 
+mod container_flags;
+mod images;
+mod inspect;
 mod logs;
 mod ps;
+mod rmi;
+mod tag;
 pub(crate) mod version;
 
 /// Every command, in the order of the overview.
-pub(crate) static COMMANDS: &[&Command] = &[&ps::COMMAND, &logs::COMMAND, &version::COMMAND];
+pub(crate) static COMMANDS: &[&Command] = &[
+    &ps::COMMAND,
+    &logs::COMMAND,
+    &inspect::COMMAND,
+    &images::COMMAND,
+    &rmi::COMMAND,
+    &tag::COMMAND,
+    &version::COMMAND,
+];
 
 /// Names that the program answers to besides its own, for drop-ins and for helpers that it starts itself.
 pub(crate) static NAMES: &[(&str, fn(&[OsString]) -> u8)] = &[];
@@ -150,6 +163,15 @@ fn named(name: &str) -> Result<&'static Command, Failure> {
 
 /// Returns a container error as it is said at the door.
 pub(crate) fn failure(error: &wolffia_engine::containers::ContainerError) -> Failure {
+    let failure = Failure::from_error(error);
+    match error.hint() {
+        Some(hint) => failure.help(hint),
+        None => failure,
+    }
+}
+
+/// Returns a store error as it is said at the door.
+pub(crate) fn store_failure(error: &wolffia_store::StoreError) -> Failure {
     let failure = Failure::from_error(error);
     match error.hint() {
         Some(hint) => failure.help(hint),

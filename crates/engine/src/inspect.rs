@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Containers and images as docker's `inspect` shows them: the fields that scripts read.
+
+use serde_json::{Value, json};
+use wolffia_store::ImageRecord;
+
+use crate::{
+    containers::Container,
+    mounts::{MountRequest, Propagation, Source},
+    record::Status,
+    time::Timestamp,
+};
+
+/// Docker's word for a point in time that never came.
+const NEVER: &str = "0001-01-01T00:00:00Z";
+
+/// Returns everything about a container.
+pub fn container(container: &Container) -> Value {
+    let (record, state) = (&container.record, &container.state);
+    let options = &record.options;
+    let time = |at: Option<Timestamp>| at.map_or_else(|| NEVER.to_owned(), |at| at.to_string());
+    json!({
+        "Id": record.id,
+        "Created": record.created.to_string(),
+        "Path": record.args.first().map_or("", String::as_str),
+        "Args": record.args.get(1..).unwrap_or_default(),
+        "State": {
+            "Status": state.status.word(),
+            "Running": state.status == Status::Running,
+            "Paused": false,
+            "Restarting": false,
+            "OOMKilled": false,
+            "Dead": false,
+            "Pid": state.pid,
+            "ConductorPid": state.conductor_pid,
+            "ExitCode": state.exit_code,
+            "Error": state.error,
+            "StartedAt": time(state.started),
+            "FinishedAt": time(state.finished),
+        },
+        "Image": record.image.id(),
+        "ResolvConfPath": container.folder.join("resolv.conf"),
+        "HostnamePath": container.folder.join("hostname"),
+        "HostsPath": container.folder.join("hosts"),
+        "LogPath": container.folder.join("log"),
+        "Name": format!("/{}", record.name),
+        "RestartCount": 0,
+        "Platform": "linux",
+        "HostConfig": {
+            "Binds": binds(&options.mounts),
+            "NetworkMode": options.network.to_string(),
+            "AutoRemove": options.remove,
+            "CapAdd": options.cap_add,
+            "CapDrop": options.cap_drop,
+            "ExtraHosts": options.add_hosts.iter().map(|host| format!("{}:{}", host.name, host.address)).collect::<Vec<_>>(),
+            "Privileged": false,
+            "ReadonlyRootfs": options.read_only,
+            "SecurityOpt": security(&options.security),
+            "Tmpfs": tmpfs(&options.mounts),
+            "Ulimits": options.ulimits.iter().map(|limit| json!({"Name": limit.resource, "Soft": limit.soft, "Hard": limit.hard})).collect::<Vec<_>>(),
+            "Init": options.init,
+            "LogConfig": {"Type": "json-file", "Config": {}},
+            "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+        },
+        "Mounts": options.mounts.iter().map(mount).collect::<Vec<_>>(),
+        "Config": {
+            "Hostname": hostname(container),
+            "User": options.user.as_deref().unwrap_or_default(),
+            "AttachStdin": options.interactive,
+            "Tty": options.tty,
+            "OpenStdin": options.interactive,
+            "Env": options.env,
+            "Cmd": options.command,
+            "Image": record.image.name(),
+            "WorkingDir": options.workdir.as_deref().unwrap_or_default(),
+            "Entrypoint": options.entrypoint,
+            "Labels": options.labels,
+            "StopSignal": options.stop_signal.as_deref().unwrap_or("SIGTERM"),
+            "StopTimeout": options.stop_timeout_seconds,
+        },
+        "NetworkSettings": {
+            "Ports": {},
+            "Networks": { options.network.to_string(): {"IPAddress": "", "Gateway": "", "MacAddress": ""} },
+            "IPAddress": "",
+        },
+    })
+}
+
+/// Returns the host name inside: the one that was asked for, else the short id.
+pub fn hostname(container: &Container) -> &str {
+    let record = &container.record;
+    record
+        .options
+        .hostname
+        .as_deref()
+        .unwrap_or_else(|| record.id.short())
+}
+
+/// Returns everything about an image.
+pub fn image(image: &ImageRecord) -> Value {
+    let (document, run) = (image.config.document(), image.config.run());
+    let names = image.names.iter().filter(|name| name.tag().is_some());
+    let digests = image
+        .names
+        .iter()
+        .map(|name| format!("{}@{}", name.familiar_name(), image.manifest_digest));
+    let none_if_empty = |list: &[String]| {
+        if list.is_empty() {
+            Value::Null
+        } else {
+            json!(list)
+        }
+    };
+    json!({
+        "Id": image.id.to_string(),
+        "RepoTags": names.map(wolffia_image::Reference::familiar).collect::<Vec<_>>(),
+        "RepoDigests": digests.collect::<Vec<_>>(),
+        "Created": image.created,
+        "Author": document.author.as_deref().unwrap_or_default(),
+        "Architecture": document.architecture,
+        "Variant": document.variant.as_deref().unwrap_or_default(),
+        "Os": document.os,
+        "Size": image.size_bytes,
+        "Config": {
+            "User": run.user,
+            "ExposedPorts": run.exposed_ports.iter().map(|port| (port.clone(), json!({}))).collect::<serde_json::Map<_, _>>(),
+            "Env": run.env,
+            "Entrypoint": none_if_empty(&run.entrypoint),
+            "Cmd": none_if_empty(&run.cmd),
+            "Volumes": run.volumes.iter().map(|path| (path.clone(), json!({}))).collect::<serde_json::Map<_, _>>(),
+            "WorkingDir": run.working_dir,
+            "Labels": run.labels,
+            "StopSignal": run.stop_signal,
+        },
+        "RootFS": {
+            "Type": "layers",
+            "Layers": image.layers.iter().map(|layer| layer.diff_id.to_string()).collect::<Vec<_>>(),
+        },
+        "Metadata": {"PulledSeconds": image.pulled_seconds},
+        "Descriptor": {"digest": image.manifest_digest.to_string(), "size": image.manifest.len()},
+    })
+}
+
+fn binds(mounts: &[MountRequest]) -> Vec<String> {
+    mounts
+        .iter()
+        .filter_map(|mount| match &mount.source {
+            Source::Bind { path, .. } => {
+                let end = if mount.read_only { ":ro" } else { "" };
+                Some(format!(
+                    "{}:{}{end}",
+                    path.display(),
+                    mount.target.display()
+                ))
+            }
+            Source::Tmpfs { .. } => None,
+        })
+        .collect()
+}
+
+fn tmpfs(mounts: &[MountRequest]) -> serde_json::Map<String, Value> {
+    mounts
+        .iter()
+        .filter_map(|mount| match &mount.source {
+            Source::Tmpfs { flags, .. } => {
+                Some((mount.target.display().to_string(), json!(flags.join(","))))
+            }
+            Source::Bind { .. } => None,
+        })
+        .collect()
+}
+
+fn mount(mount: &MountRequest) -> Value {
+    let (kind, source, propagation) = match &mount.source {
+        Source::Bind {
+            path, propagation, ..
+        } => (
+            "bind",
+            path.display().to_string(),
+            if *propagation == Propagation::Slave {
+                "rslave"
+            } else {
+                "rprivate"
+            },
+        ),
+        Source::Tmpfs { .. } => ("tmpfs", String::new(), ""),
+    };
+    json!({
+        "Type": kind,
+        "Source": source,
+        "Destination": mount.target,
+        "Mode": if mount.read_only { "ro" } else { "" },
+        "RW": !mount.read_only,
+        "Propagation": propagation,
+    })
+}
+
+fn security(security: &crate::options::Security) -> Vec<String> {
+    let mut options = Vec::new();
+    if security.no_new_privileges {
+        options.push("no-new-privileges".to_owned());
+    }
+    if security.seccomp_unconfined {
+        options.push("seccomp=unconfined".to_owned());
+    }
+    if security.nesting {
+        options.push("nesting".to_owned());
+    }
+    options
+}
