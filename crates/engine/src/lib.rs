@@ -5,16 +5,21 @@
 //! joins the others: it asks `store` and `pull` for an image, `mount` for a root file system, `runtime` for a process, and keeps the truth
 //! about all of it on disk, where the next command finds it.
 
+pub mod conductor;
 pub mod containers;
+pub mod control;
 pub mod file;
 pub mod home;
+pub mod hostfiles;
 pub mod id;
 pub mod inspect;
 pub mod lock;
 pub mod log;
 pub mod mounts;
 pub mod options;
+pub mod program;
 pub mod record;
 pub mod signal;
+pub mod terminal;
 pub mod time;
 pub mod tree;

@@ -8,21 +8,40 @@ use std::{
     path::Path,
 };
 
-use crate::{command::Command, failure::Failure, suggest};
+use wolffia_engine::{
+    containers::{Container, ContainerError, Containers},
+    signal::Signal,
+};
+
+use crate::{
+    command::Command,
+    context::{Context, complain},
+    failure::Failure,
+    parse::Arguments,
+    suggest,
+};
 
 mod container_flags;
 mod images;
 mod inspect;
+mod kill;
 mod logs;
 mod ps;
+mod rm;
 mod rmi;
+mod stop;
 mod tag;
 pub(crate) mod version;
+mod wait;
 
 /// Every command, in the order of the overview.
 pub(crate) static COMMANDS: &[&Command] = &[
     &ps::COMMAND,
     &logs::COMMAND,
+    &stop::COMMAND,
+    &kill::COMMAND,
+    &wait::COMMAND,
+    &rm::COMMAND,
     &inspect::COMMAND,
     &images::COMMAND,
     &rmi::COMMAND,
@@ -162,7 +181,7 @@ fn named(name: &str) -> Result<&'static Command, Failure> {
 }
 
 /// Returns a container error as it is said at the door.
-pub(crate) fn failure(error: &wolffia_engine::containers::ContainerError) -> Failure {
+pub(crate) fn failure(error: &ContainerError) -> Failure {
     let failure = Failure::from_error(error);
     match error.hint() {
         Some(hint) => failure.help(hint),
@@ -177,4 +196,53 @@ pub(crate) fn store_failure(error: &wolffia_store::StoreError) -> Failure {
         Some(hint) => failure.help(hint),
         None => failure,
     }
+}
+
+/// Returns a control error as it is said at the door.
+fn control_failure(error: &wolffia_engine::control::ControlError) -> Failure {
+    match error {
+        wolffia_engine::control::ControlError::Container(error) => failure(error),
+        _ => Failure::from_error(error),
+    }
+}
+
+/// Reads a flag that names a signal.
+fn signal(arguments: &Arguments, flag: &str) -> Result<Option<Signal>, Failure> {
+    let parse = |text: &str| {
+        text.parse()
+            .map_err(|error| Failure::usage(format!("--{flag}: {error}")))
+    };
+    arguments.text(flag)?.map(parse).transpose()
+}
+
+/// Does something to each container that was named, prints the word of each that worked, and goes on past failures.
+fn for_each(
+    context: &Context,
+    arguments: &Arguments,
+    each: impl FnMut(&Containers, &Container) -> Result<(), Failure>,
+) -> Result<u8, Failure> {
+    for_each_or(context, arguments, false, each)
+}
+
+/// As [`for_each`]; with `missing_is_fine` a container that is not there is passed over.
+fn for_each_or(
+    context: &Context,
+    arguments: &Arguments,
+    missing_is_fine: bool,
+    mut each: impl FnMut(&Containers, &Container) -> Result<(), Failure>,
+) -> Result<u8, Failure> {
+    let containers = context.containers()?;
+    let mut code = 0;
+    for word in arguments.operand_texts()? {
+        let done = match containers.find(word) {
+            Err(ContainerError::NotFound(_)) if missing_is_fine => continue,
+            Err(error) => Err(failure(&error)),
+            Ok(container) => each(&containers, &container),
+        };
+        match done {
+            Ok(()) => drop(context.say(&format!("{word}\n"))),
+            Err(failure) => code = complain(&failure, 1),
+        }
+    }
+    Ok(code)
 }
