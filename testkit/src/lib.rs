@@ -6,6 +6,8 @@
 //! [`gate`].
 
 pub mod gate;
+pub mod image_builder;
 pub mod layout;
 pub mod ledger;
 pub mod payload;
+pub mod registry;
