@@ -1,0 +1,383 @@
+// SPDX-License-Identifier: Apache-2.0
+//! This machine's own files as a read-only FUSE tree: owners as they are, contents read when asked for.
+//!
+//! Theory of operation: a node is a path ([`super::nodes`]); whether the path may be seen says the [`Exposure`]. Directories are
+//! opened from `/` without following any symbolic link, so that a directory the host swaps for a link in between leads
+//! nowhere. Reading crosses the machine's own mounts as any program does. Device nodes, sockets and fifos are left out.
+//! The process that runs this stands *outside* the container's user namespace: inside, every owner that is not mapped
+//! reads as 65534. It has the rights of the user who called; what that user may not read, the container may not either.
+//! Names, attributes, pages and absences are good for [`VALID_S`]: a container is short, and sees the host as it began.
+//! Descriptors are kept open in two bounded caches.
+
+use std::{
+    collections::HashMap,
+    ffi::OsStr,
+    mem::MaybeUninit,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use rustix::{
+    fs::{
+        AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, SeekFrom, Stat, openat, openat2,
+        readlinkat, seek, statat, statvfs,
+    },
+    io::Errno,
+};
+
+use super::{
+    exposure::{Exposure, Sight},
+    nodes::Nodes,
+};
+use crate::fuse::{
+    FileSystem,
+    protocol::{Attributes, ROOT_NODE, Reply},
+};
+
+/// Seconds for which names, attributes and absences are good: a day, longer than such a container lives.
+const VALID_S: u64 = 86_400;
+/// Open directories, and open files, kept at most: well below the usual limit of 1,024 descriptors.
+const OPEN_MAX: usize = 256;
+/// Bytes of names asked for at once.
+const LISTING_BYTES: usize = 32 * 1024;
+
+/// The tree of a machine.
+#[derive(Debug)]
+pub(crate) struct HostTree {
+    exposure: Exposure,
+    root: OwnedFd,
+    nodes: Mutex<Nodes>,
+    directories: Mutex<HashMap<u64, Arc<OwnedFd>>>,
+    files: Mutex<HashMap<u64, Arc<OwnedFd>>>,
+}
+
+impl HostTree {
+    /// Makes the tree; `log` is the table of nodes, empty for a first server.
+    pub(crate) fn new(exposure: Exposure, log: OwnedFd) -> Result<Self, Errno> {
+        let root = openat(rustix::fs::CWD, "/", DIRECTORY, Mode::empty())?;
+        Ok(Self {
+            exposure,
+            root,
+            nodes: Mutex::new(Nodes::open(log)?),
+            directories: Mutex::default(),
+            files: Mutex::default(),
+        })
+    }
+
+    fn nodes(&self) -> MutexGuard<'_, Nodes> {
+        unpoisoned(&self.nodes)
+    }
+
+    /// Returns a node's path and whether it may be seen.
+    fn locate(&self, node: u64) -> Result<(Vec<u8>, Sight), Errno> {
+        let path = self.nodes().path(node)?;
+        let sight = self.exposure.sight(&path);
+        Ok((path, sight))
+    }
+
+    /// Returns a directory, opened for look-ups.
+    fn directory(&self, node: u64) -> Result<Arc<OwnedFd>, Errno> {
+        kept(&self.directories, node, || {
+            let (path, sight) = self.locate(node)?;
+            if sight == Sight::None {
+                return Err(Errno::NOENT);
+            }
+            self.open(&path, DIRECTORY)
+        })
+    }
+
+    /// Opens a path below the root; no symbolic link is followed anywhere in it.
+    fn open(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+        let path = if path.is_empty() { b"." } else { path };
+        let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        openat2(
+            &self.root,
+            path,
+            flags | OFlags::CLOEXEC,
+            Mode::empty(),
+            resolve,
+        )
+    }
+
+    /// Returns the attributes of a name in a directory, if it is of a kind that is shown.
+    fn stat(directory: impl AsFd, name: &[u8]) -> Result<Attributes, Errno> {
+        let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory | FileType::RegularFile | FileType::Symlink => {
+                Ok(attributes(&stat))
+            }
+            _ => Err(Errno::NOENT),
+        }
+    }
+
+    /// Returns what a child is, without giving it an id.
+    fn child(&self, parent: u64, name: &[u8]) -> Result<Attributes, Errno> {
+        let (mut path, _) = self.locate(parent)?;
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(name);
+        match self.exposure.sight(&path) {
+            Sight::None => Err(Errno::NOENT),
+            Sight::Way(_) => Ok(made_up()),
+            Sight::Real => Self::stat(self.directory(parent)?, name),
+        }
+    }
+
+    fn list_way(
+        &self,
+        node: u64,
+        names: &[Vec<u8>],
+        mut listing: Listing<'_>,
+    ) -> Result<(), Errno> {
+        let skip = usize::try_from(listing.offset).map_err(|_| Errno::INVAL)?;
+        for (index, name) in names.iter().enumerate().skip(skip) {
+            let Ok(attributes) = self.child(node, name) else {
+                continue;
+            };
+            if !self.append(node, name, &attributes, index as u64 + 1, &mut listing)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn list_real(&self, node: u64, mut listing: Listing<'_>) -> Result<(), Errno> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = match openat(self.directory(node)?, ".", flags, Mode::empty()) {
+            // Closed to the user: it is there, and empty.
+            Err(Errno::ACCESS) => return Ok(()),
+            opened => opened?,
+        };
+        if listing.offset > 0 {
+            seek(&directory, SeekFrom::Start(listing.offset))?;
+        }
+        let mut buffer = vec![MaybeUninit::uninit(); LISTING_BYTES];
+        let mut names = RawDir::new(&directory, &mut buffer);
+        while let Some(entry) = names.next() {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name == b"." || name == b".." {
+                continue;
+            }
+            let Ok(attributes) = self.child(node, name) else {
+                continue;
+            };
+            if !self.append(
+                node,
+                name,
+                &attributes,
+                entry.next_entry_cookie(),
+                &mut listing,
+            )? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends a name if there is room, and says whether there was.
+    fn append(
+        &self,
+        parent: u64,
+        name: &[u8],
+        attributes: &Attributes,
+        cookie: u64,
+        listing: &mut Listing<'_>,
+    ) -> Result<bool, Errno> {
+        let bytes = Reply::directory_entry_bytes(name, listing.plus);
+        if listing.reply.body_len() + bytes > listing.size {
+            return Ok(false);
+        }
+        if listing.plus {
+            let node = self.nodes().child(parent, name)?;
+            listing.reply.entry(node, attributes, VALID_S);
+        }
+        let kind = (attributes.mode >> 12) & 0o17;
+        listing
+            .reply
+            .directory_entry(attributes.inode, cookie, kind, name);
+        Ok(true)
+    }
+}
+
+impl FileSystem for HostTree {
+    fn lookup(&self, node: u64, name: &[u8], reply: &mut Reply) -> Result<(), Errno> {
+        match self.child(node, name) {
+            Ok(attributes) => {
+                let mut nodes = self.nodes();
+                let id = nodes.child(node, name)?;
+                nodes.flush()?;
+                reply.entry(id, &attributes, VALID_S);
+                Ok(())
+            }
+            // Closed directories are empty ones.
+            Err(Errno::NOENT | Errno::ACCESS) => {
+                reply.entry(0, &Attributes::default(), VALID_S);
+                Ok(())
+            }
+            Err(errno) => Err(errno),
+        }
+    }
+
+    fn attributes(&self, node: u64, reply: &mut Reply) -> Result<(), Errno> {
+        let parent_and_name = self
+            .nodes()
+            .parent_and_name(node)
+            .map(|(parent, name)| (parent, name.to_vec()));
+        let attributes = match parent_and_name {
+            Some((parent, name)) => self.child(parent, &name)?,
+            None if node == ROOT_NODE => made_up(),
+            None => return Err(Errno::STALE),
+        };
+        reply.attributes_valid(&attributes, VALID_S);
+        Ok(())
+    }
+
+    fn read_link(&self, node: u64, reply: &mut Reply) -> Result<(), Errno> {
+        let (parent, name) = {
+            let nodes = self.nodes();
+            let (parent, name) = nodes.parent_and_name(node).ok_or(Errno::INVAL)?;
+            (parent, name.to_vec())
+        };
+        let target = readlinkat(self.directory(parent)?, name, Vec::new())?;
+        reply.bytes(target.to_bytes());
+        Ok(())
+    }
+
+    fn read(&self, node: u64, offset: u64, size: u32, reply: &mut Reply) -> Result<(), Errno> {
+        let file = kept(&self.files, node, || {
+            let (path, sight) = self.locate(node)?;
+            if sight != Sight::Real {
+                return Err(Errno::NOENT);
+            }
+            // NONBLOCK: should the host have put a fifo there meanwhile, nobody waits for its writer.
+            self.open(&path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK)
+        })?;
+        reply.fill(size as usize, |bytes| {
+            let mut filled = 0;
+            while filled < bytes.len() {
+                match rustix::io::pread(&*file, &mut bytes[filled..], offset + filled as u64) {
+                    Ok(0) => break,
+                    Ok(len) => filled += len,
+                    Err(Errno::INTR) => {}
+                    Err(errno) => return Err(errno),
+                }
+            }
+            Ok(filled)
+        })
+    }
+
+    fn read_directory(
+        &self,
+        node: u64,
+        offset: u64,
+        size: u32,
+        plus: bool,
+        reply: &mut Reply,
+    ) -> Result<(), Errno> {
+        let listing = Listing {
+            offset,
+            size: size as usize,
+            plus,
+            reply,
+        };
+        match self.locate(node)?.1 {
+            Sight::None => return Err(Errno::NOENT),
+            Sight::Way(names) => self.list_way(node, &names, listing)?,
+            Sight::Real => self.list_real(node, listing)?,
+        }
+        self.nodes().flush()
+    }
+
+    fn statistics(&self, reply: &mut Reply) -> Result<(), Errno> {
+        let below = self
+            .exposure
+            .shown()
+            .first()
+            .map_or(OsStr::new("/"), |path| path.as_os_str());
+        let stat = statvfs(below.as_bytes())?;
+        let numbers = [
+            stat.f_blocks,
+            stat.f_bfree,
+            stat.f_bavail,
+            stat.f_files,
+            stat.f_ffree,
+        ];
+        let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+        reply.statistics(numbers, small(stat.f_frsize), small(stat.f_namemax));
+        Ok(())
+    }
+}
+
+const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// Where a listing goes on, and how far it may.
+struct Listing<'a> {
+    offset: u64,
+    size: usize,
+    plus: bool,
+    reply: &'a mut Reply,
+}
+
+fn attributes(stat: &Stat) -> Attributes {
+    let seconds = |number: i64| number.cast_unsigned();
+    let nanoseconds = |number: u64| u32::try_from(number).unwrap_or(0);
+    Attributes {
+        inode: stat.st_ino,
+        size_bytes: stat.st_size.cast_unsigned(),
+        blocks: stat.st_blocks.cast_unsigned(),
+        times_s: [
+            seconds(stat.st_atime),
+            seconds(stat.st_mtime),
+            seconds(stat.st_ctime),
+        ],
+        times_ns: [
+            nanoseconds(stat.st_atime_nsec),
+            nanoseconds(stat.st_mtime_nsec),
+            nanoseconds(stat.st_ctime_nsec),
+        ],
+        mode: stat.st_mode,
+        links: u32::try_from(stat.st_nlink).unwrap_or(u32::MAX),
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        block_bytes: 4096,
+    }
+}
+
+/// A directory above a shown one: root's, 0755, of no time.
+fn made_up() -> Attributes {
+    Attributes {
+        inode: 1,
+        mode: 0o40755,
+        links: 2,
+        block_bytes: 4096,
+        ..Attributes::default()
+    }
+}
+
+/// Returns a descriptor from a cache, opened now if need be. A full cache is emptied: simpler than ages, and as bounded.
+fn kept(
+    cache: &Mutex<HashMap<u64, Arc<OwnedFd>>>,
+    node: u64,
+    open: impl FnOnce() -> Result<OwnedFd, Errno>,
+) -> Result<Arc<OwnedFd>, Errno> {
+    if let Some(found) = unpoisoned(cache).get(&node) {
+        return Ok(Arc::clone(found));
+    }
+    let opened = Arc::new(open()?);
+    let mut cache = unpoisoned(cache);
+    if cache.len() >= OPEN_MAX {
+        cache.clear();
+    }
+    cache.insert(node, Arc::clone(&opened));
+    Ok(opened)
+}
+
+/// A table is whole between any two calls, so another thread's panic has not spoilt it.
+fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
