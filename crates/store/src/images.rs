@@ -80,7 +80,7 @@ pub(crate) struct Name {
 }
 
 /// What [`Store::remove`] took away.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Removed {
     /// Names that are gone.
     pub names: Vec<Reference>,

@@ -10,21 +10,33 @@
 //! | find images | [`Store::images`], [`Store::resolve`], [`Store::find`] |
 //! | mount one | [`Store::rootfs`] → [`ImageRoot`] |
 //! | add something | [`Store::session`] → [`Session`] |
-//! | take something away | [`Store::remove`], [`Store::untag`] |
+//! | take something away | [`Store::remove`], [`Store::untag`], then [`Store::collect`] |
+//! | keep a tree for a container | [`Store::pin`] |
+//! | look at everything | [`Store::check`] |
+//! | delete it | [`Store::reset`] |
 
+mod check;
 mod error;
+mod garbage;
 mod images;
 pub mod layout;
 mod lock;
 mod objects;
+mod owners;
 mod record;
+mod reset;
 mod session;
+mod stubs;
 mod trees;
 
+pub use check::{PROBLEMS_MAX, Problem, Repair, Report};
 pub use error::{Result, StoreError};
+pub use garbage::{Collected, UNUSED_LAYER_SECONDS, UnusedLayers};
 pub use images::{ImageLayer, ImageRecord, Removed};
 pub use layout::Store;
 pub use lock::Lock;
 pub use objects::{BUFFERED_BYTES_MAX, DIGEST_ATTRIBUTE, NewObject, Stored};
+pub use owners::{IdSpan, OVERFLOW_ID, Owners};
 pub use session::Session;
+pub use stubs::{METACOPY_ATTRIBUTE, REDIRECT_ATTRIBUTE};
 pub use trees::{ImageRoot, StubFacts, TreeId};

@@ -41,7 +41,11 @@ pub struct Session<'store> {
 impl Store {
     /// Begins adding things. Waits while somebody collects garbage.
     pub fn session(&self) -> Result<Session<'_>> {
-        let whole = self.lock_shared()?;
+        self.session_under(self.lock_shared()?)
+    }
+
+    /// Begins a session of somebody who holds the store's lock.
+    pub(crate) fn session_under(&self, whole: Lock) -> Result<Session<'_>> {
         let ingest = self.path().join("ingest");
         let appearing = Lock::wait(self.at(), "ingest.lock", Hold::Exclusive)
             .doing("locking", self.path().join("ingest.lock"))?;

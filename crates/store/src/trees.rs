@@ -9,11 +9,16 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use wolffia_image::Digest;
+use wolffia_image::tree::{Layer, Tree};
 
-use crate::error::{Result, StoreError};
+use crate::error::{Doing, Result, StoreError};
 use crate::images::{ImageRecord, absent_is_none};
 use crate::layout::Store;
 use crate::record;
+use crate::session::{Session, is_there};
+
+/// Largest record of a layer or a tree that is read: `image` bounds what one is made of by half of it.
+const TREE_BYTES_MAX: usize = 512 << 20;
 
 /// Names a tree: the chain ID of its layers.
 ///
@@ -59,6 +64,8 @@ pub struct StubFacts {
     pub devices: u64,
     /// Extended attributes that the file system or the namespace refused.
     pub attributes_refused: u64,
+    /// The id that stands for an owner beyond the mapping.
+    pub shown_as: u32,
 }
 
 /// An image as mount drivers take it: a stub tree and where its objects are.
@@ -78,17 +85,12 @@ impl Store {
     /// Returns the image's stub tree for a mapping of owners, by the mapping's key.
     ///
     /// # Errors
-    /// [`StoreError::NoStubs`] where there is none yet: make one with `Session::put_stubs`
+    /// [`StoreError::NoStubs`] where there is none yet: make one with [`Session::put_stubs`]
     /// inside the user namespace.
     pub fn rootfs(&self, image: &ImageRecord, mapping_key: &str) -> Result<ImageRoot> {
         let directory = stubs_path(image.tree, mapping_key);
-        let facts = directory.join("facts.json");
-        let facts = absent_is_none(record::read_json(
-            self.at(),
-            &facts,
-            &self.path().join(&facts),
-        ))?
-        .ok_or_else(|| StoreError::NoStubs {
+        let facts = absent_is_none(self.stub_facts(&directory))?;
+        let facts = facts.ok_or_else(|| StoreError::NoStubs {
             image: image.display_name(),
             mapping: mapping_key.to_owned(),
         })?;
@@ -99,6 +101,74 @@ impl Store {
             facts,
         })
     }
+
+    /// Reads what was counted when the stub tree in `directory` was written.
+    pub(crate) fn stub_facts(&self, directory: &Path) -> Result<StubFacts> {
+        let file = directory.join("facts.json");
+        record::read_json(self.at(), &file, &self.path().join(&file))
+    }
+
+    /// Returns the shape of a tree: all entries with their true owners, devices included.
+    pub fn tree(&self, id: TreeId) -> Result<Tree> {
+        let file = id.path().join("record");
+        let path = self.path().join(&file);
+        let bytes =
+            record::read_limited(self.at(), &file, TREE_BYTES_MAX).doing("reading", &path)?;
+        Tree::from_bytes(&bytes).map_err(|error| damaged(&path, &error))
+    }
+
+    /// Returns whether the tree's shape is recorded.
+    pub fn has_tree(&self, id: TreeId) -> Result<bool> {
+        is_there(self, &id.path().join("record"))
+    }
+
+    /// Returns what is known about the layer whose tar has this digest, if it was stored here. All its objects are here.
+    pub fn layer(&self, diff_id: &Digest) -> Result<Option<Layer>> {
+        let file = layer_path(diff_id);
+        let path = self.path().join(&file);
+        let read = record::read_limited(self.at(), &file, TREE_BYTES_MAX).doing("reading", &path);
+        let Some(bytes) = absent_is_none(read)? else {
+            return Ok(None);
+        };
+        Layer::from_bytes(&bytes)
+            .map(Some)
+            .map_err(|error| damaged(&path, &error))
+    }
+}
+
+impl Session<'_> {
+    /// Records a tree's shape, unless it is there.
+    pub fn put_tree(&self, id: TreeId, tree: &Tree) -> Result<()> {
+        if self.store().has_tree(id)? {
+            return Ok(());
+        }
+        let draft = self.next_name();
+        let path = self.path_of(&draft);
+        rustix::fs::mkdirat(self.at(), &draft, rustix::fs::Mode::RWXU).doing("making", &path)?;
+        record::write_new(
+            self.at(),
+            Path::new(&draft).join("record"),
+            &tree.to_bytes(),
+        )
+        .doing("writing", path.join("record"))?;
+        self.publish_new(&draft, &id.path()).map(drop)
+    }
+
+    /// Records a layer, whose tar was found to have this digest and whose objects are all in the store.
+    pub fn put_layer(&self, diff_id: &Digest, layer: &Layer) -> Result<()> {
+        self.replace(&layer_path(diff_id), &layer.to_bytes())
+    }
+}
+
+fn damaged(path: &Path, error: &dyn fmt::Display) -> StoreError {
+    StoreError::Damaged {
+        path: path.to_owned(),
+        problem: error.to_string(),
+    }
+}
+
+pub(crate) fn layer_path(diff_id: &Digest) -> PathBuf {
+    Path::new("layers").join(diff_id.hex())
 }
 
 /// Returns the directory of a stub tree, relative to the store.

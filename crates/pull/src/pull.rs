@@ -1,0 +1,468 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A reference becomes an image in the store: the plan of a pull.
+//!
+//! # Theory of operation
+//! 1. The source resolves the reference to a manifest and a configuration, both verified.
+//! 2. Layers whose records are here are taken from the store; the others arrive side by side, at most
+//!    [`LAYERS_AT_ONCE`], the largest first: the time of a pull is the time of its largest layer.
+//! 3. A layer that is complete gets its record at once. A pull that is killed later does not fetch it again.
+//! 4. The layers are merged, and the tree's record, its stub tree for this mapping, the image's record and its name appear, in this
+//!    order: whoever finds the name finds all the rest.
+//!
+//! Two pulls of one image at once write the same things under the same names; each takes what the other was
+//! faster with. Where one layer fails the others stop, and the first failure is the pull's.
+
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use wolffia_fetch::{Download, Environment, Limits, Resolved, Source, sources};
+use wolffia_image::tree::{Kind, Layer, Tree};
+use wolffia_image::{Descriptor, Digest, ImageConfig, Reference};
+use wolffia_store::{ImageLayer, ImageRecord, Owners, Session, Store, StoreError, UnusedLayers};
+
+use crate::error::PullError;
+use crate::job::{ImageOutcome, Policy, Progress, PullRequest, Stage};
+use crate::layer::{self, Counters, Packed};
+
+/// Layers that arrive side by side: more do not help two cores, and each costs some megabytes.
+const LAYERS_AT_ONCE: usize = 4;
+
+/// How often progress is told.
+const PROGRESS_PERIOD: Duration = Duration::from_millis(100);
+
+/// Where progress goes.
+pub trait Watch: Send + Sync {
+    /// Takes how far it is; called a few times a second at most.
+    fn progress(&self, progress: Progress);
+}
+
+/// Nobody watches.
+impl Watch for () {
+    fn progress(&self, _progress: Progress) {}
+}
+
+/// Brings the image that `request` names into the store, with its stub tree for `owners`. Blocks.
+///
+/// Must run inside the user namespace that `owners` describes, in a process that never forks afterwards: it has threads.
+pub fn pull(
+    store: &Store,
+    owners: &Owners,
+    request: &PullRequest,
+    environment: &Environment,
+    watch: &dyn Watch,
+) -> Result<ImageOutcome, PullError> {
+    watch.progress(Progress::default());
+    if request.policy == Policy::Missing
+        && let Some(image) = present(store, &request.name)?
+    {
+        return outcome_of_present(store, owners, &image);
+    }
+    let source = sources::open(&request.name, environment, Limits::default())?;
+    pull_from(store, owners, Arc::from(source), &request.platform, watch)
+}
+
+/// Brings the image of a source into the store, with its stub tree for `owners`. Blocks.
+pub fn pull_from(
+    store: &Store,
+    owners: &Owners,
+    source: Arc<dyn Source>,
+    platform: &wolffia_image::Platform,
+    watch: &dyn Watch,
+) -> Result<ImageOutcome, PullError> {
+    let resolved = source.resolve(platform)?;
+    let name = source.name();
+    let config = ImageConfig::parse(resolved.config_bytes.as_slice()).map_err(|error| {
+        PullError::Config {
+            name: name.clone(),
+            source: error,
+        }
+    })?;
+    let before = match source.reference() {
+        Some(reference) => store.find(&reference)?.map(|image| image.id),
+        None => None,
+    };
+    let result = in_session(store, owners, &source, &resolved, config, watch);
+    if let Err(PullError::Store(StoreError::Full { .. })) = &result {
+        // What this pull wrote would keep the disk full.
+        if let Err(error) = store.collect(UnusedLayers::Drop) {
+            tracing::warn!(%error, "cannot collect what an unfinished pull wrote");
+        }
+    }
+    let mut outcome = result?;
+    outcome.up_to_date = before == Some(outcome.image);
+    Ok(outcome)
+}
+
+/// Does everything between the first look at what is here and the image's name, with garbage held back.
+fn in_session(
+    store: &Store,
+    owners: &Owners,
+    source: &Arc<dyn Source>,
+    resolved: &Resolved,
+    config: ImageConfig,
+    watch: &dyn Watch,
+) -> Result<ImageOutcome, PullError> {
+    let session = store.session()?;
+    let plan = Plan::of(store, &source.name(), resolved, &config)?;
+    let arrived = plan.carry_out(&session, source, watch)?;
+    let finished = Finished {
+        session: &session,
+        owners,
+        config,
+        manifest: &resolved.manifest_bytes,
+        descriptors: resolved.layers.iter().cloned().map(Some).collect(),
+        name: source.reference(),
+    };
+    finished.write(arrived, watch)
+}
+
+/// Returns the image of that name, if the store has it.
+fn present(store: &Store, name: &str) -> Result<Option<ImageRecord>, PullError> {
+    match store.resolve(name) {
+        Ok(image) => Ok(Some(image)),
+        Err(StoreError::NoImage(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn outcome_of_present(
+    store: &Store,
+    owners: &Owners,
+    image: &ImageRecord,
+) -> Result<ImageOutcome, PullError> {
+    let facts = put_stubs(store, owners, image)?;
+    let layers = u32::try_from(image.layers.len()).unwrap_or(u32::MAX);
+    Ok(ImageOutcome {
+        image: image.id,
+        manifest: image.manifest_digest,
+        name: image.names.first().map(Reference::to_string),
+        up_to_date: true,
+        fetched_bytes: 0,
+        stored_bytes: 0,
+        layers,
+        layers_present: layers,
+        refused: Vec::new(),
+        refused_count: 0,
+        facts,
+    })
+}
+
+/// Makes the stub tree of an image that is here, where it is missing for this mapping.
+pub fn put_stubs(
+    store: &Store,
+    owners: &Owners,
+    image: &ImageRecord,
+) -> Result<wolffia_store::StubFacts, PullError> {
+    if let Ok(root) = store.rootfs(image, &owners.key) {
+        return Ok(root.facts);
+    }
+    let session = store.session()?;
+    let tree = store.tree(image.tree)?;
+    Ok(session.put_stubs(image.tree, &tree, owners)?)
+}
+
+/// What must be done for an image.
+#[derive(Debug)]
+struct Plan {
+    /// The layers, the lowest first.
+    layers: Vec<Planned>,
+}
+
+#[derive(Debug)]
+struct Planned {
+    descriptor: Descriptor,
+    diff_id: Digest,
+    /// What the store knows already.
+    present: Option<Layer>,
+}
+
+/// All layers of an image.
+#[derive(Debug)]
+pub(crate) struct Arrived {
+    pub(crate) layers: Vec<Layer>,
+    pub(crate) present: usize,
+    pub(crate) fetched_bytes: u64,
+    pub(crate) stored_bytes: u64,
+}
+
+impl Plan {
+    fn of(
+        store: &Store,
+        name: &str,
+        resolved: &Resolved,
+        config: &ImageConfig,
+    ) -> Result<Self, PullError> {
+        if resolved.layers.len() != config.diff_ids().len() {
+            return Err(PullError::LayerCount {
+                name: name.to_owned(),
+                layers: resolved.layers.len(),
+                diff_ids: config.diff_ids().len(),
+            });
+        }
+        let layers = resolved.layers.iter().zip(config.diff_ids());
+        let layers = layers.map(|(descriptor, diff_id)| {
+            if descriptor.layer_compression().is_none() {
+                return Err(PullError::NotALayer {
+                    digest: descriptor.digest,
+                    media_type: descriptor.media_type.clone(),
+                });
+            }
+            Ok(Planned {
+                descriptor: descriptor.clone(),
+                diff_id: *diff_id,
+                present: usable_layer(store, diff_id),
+            })
+        });
+        Ok(Self {
+            layers: layers.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Fetches what is missing.
+    fn carry_out(
+        self,
+        session: &Session<'_>,
+        source: &Arc<dyn Source>,
+        watch: &dyn Watch,
+    ) -> Result<Arrived, PullError> {
+        let counters = Arc::new(Counters::default());
+        let mut missing: Vec<usize> = Vec::new();
+        for (place, planned) in self.layers.iter().enumerate() {
+            let twin = self.layers[..place]
+                .iter()
+                .any(|earlier| earlier.diff_id == planned.diff_id);
+            if planned.present.is_none() && !twin {
+                missing.push(place);
+            }
+        }
+        let present = self.layers.len() - missing.len();
+        let total = Progress {
+            bytes_total: missing
+                .iter()
+                .map(|place| self.layers[*place].descriptor.size)
+                .sum(),
+            bytes_done: 0,
+            layers_total: u32::try_from(self.layers.len()).unwrap_or(u32::MAX),
+            layers_done: u32::try_from(present).unwrap_or(u32::MAX),
+            stage: Stage::Fetching,
+        };
+        // Taken from the end: the largest first.
+        missing.sort_by_key(|place| self.layers[*place].descriptor.size);
+        let fetched = fetch_all(
+            session,
+            source,
+            &self.layers,
+            missing,
+            &counters,
+            total,
+            watch,
+        )?;
+        let mut layers = Vec::with_capacity(self.layers.len());
+        for planned in self.layers {
+            let fetched = fetched
+                .iter()
+                .find(|(diff_id, _)| *diff_id == planned.diff_id);
+            match (planned.present, fetched) {
+                (Some(layer), _) => layers.push(layer),
+                (None, Some((_, layer))) => layers.push(layer.clone()),
+                (None, None) => return Err(PullError::Stopped),
+            }
+        }
+        Ok(Arrived {
+            layers,
+            present,
+            fetched_bytes: counters.packed_bytes.load(Ordering::Relaxed),
+            stored_bytes: counters.stored_bytes.load(Ordering::Relaxed),
+        })
+    }
+}
+
+/// Returns a layer's record where it and all it needs are here.
+fn usable_layer(store: &Store, diff_id: &Digest) -> Option<Layer> {
+    match store.layer(diff_id) {
+        Ok(layer) => layer,
+        Err(error) => {
+            tracing::warn!(%diff_id, %error, "a layer's record cannot be read: it is fetched again");
+            None
+        }
+    }
+}
+
+/// Fetches layers side by side and tells how far it is.
+fn fetch_all(
+    session: &Session<'_>,
+    source: &Arc<dyn Source>,
+    layers: &[Planned],
+    missing: Vec<usize>,
+    counters: &Arc<Counters>,
+    total: Progress,
+    watch: &dyn Watch,
+) -> Result<Vec<(Digest, Layer)>, PullError> {
+    let workers = missing.len().min(LAYERS_AT_ONCE);
+    let queue = Mutex::new(missing);
+    let (done, results) = channel();
+    thread::scope(|scope| {
+        for _ in 0..workers {
+            let (done, queue) = (done.clone(), &queue);
+            scope.spawn(move || {
+                while let Some(place) = next(queue) {
+                    let planned = &layers[place];
+                    let result = fetch_one(session, source, planned, counters);
+                    if result.is_err() {
+                        counters.stop.store(true, Ordering::Relaxed);
+                    }
+                    let told = done.send(result.map(|layer| (planned.diff_id, layer)));
+                    if told.is_err() || counters.stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(done);
+        let mut fetched = Vec::new();
+        let mut failure = None;
+        loop {
+            match results.recv_timeout(PROGRESS_PERIOD) {
+                Ok(Ok(layer)) => fetched.push(layer),
+                Ok(Err(PullError::Stopped)) => {}
+                Ok(Err(error)) => failure = failure.or(Some(error)),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            watch.progress(Progress {
+                bytes_done: counters.packed_bytes.load(Ordering::Relaxed),
+                layers_done: total.layers_done + u32::try_from(fetched.len()).unwrap_or(0),
+                ..total
+            });
+        }
+        failure.map_or(Ok(fetched), Err)
+    })
+}
+
+fn next(queue: &Mutex<Vec<usize>>) -> Option<usize> {
+    queue.lock().unwrap_or_else(PoisonError::into_inner).pop()
+}
+
+fn fetch_one(
+    session: &Session<'_>,
+    source: &Arc<dyn Source>,
+    planned: &Planned,
+    counters: &Arc<Counters>,
+) -> Result<Layer, PullError> {
+    let descriptor = &planned.descriptor;
+    let span = tracing::debug_span!("layer", digest = %descriptor.digest);
+    let _entered = span.enter();
+    let packed = Packed {
+        name: descriptor.digest.to_string(),
+        reader: Box::new(Download::new(Arc::clone(source), descriptor)),
+        bytes: descriptor.size,
+    };
+    let stored = layer::store(session, packed, counters)?;
+    if stored.diff_id != planned.diff_id {
+        return Err(PullError::DiffId {
+            layer: descriptor.digest.to_string(),
+            expected: planned.diff_id,
+            found: stored.diff_id,
+        });
+    }
+    session.put_layer(&stored.diff_id, &stored.layer)?;
+    counters.layers.fetch_add(1, Ordering::Relaxed);
+    Ok(stored.layer)
+}
+
+/// An image whose layers are all here.
+pub(crate) struct Finished<'run> {
+    pub(crate) session: &'run Session<'run>,
+    pub(crate) owners: &'run Owners,
+    pub(crate) config: ImageConfig,
+    pub(crate) manifest: &'run [u8],
+    pub(crate) descriptors: Vec<Option<Descriptor>>,
+    pub(crate) name: Option<Reference>,
+}
+
+impl Finished<'_> {
+    /// Merges the layers and makes everything appear.
+    pub(crate) fn write(
+        self,
+        arrived: Arrived,
+        watch: &dyn Watch,
+    ) -> Result<ImageOutcome, PullError> {
+        let count = u32::try_from(arrived.layers.len()).unwrap_or(u32::MAX);
+        watch.progress(Progress {
+            bytes_total: arrived.fetched_bytes,
+            bytes_done: arrived.fetched_bytes,
+            layers_total: count,
+            layers_done: count,
+            stage: Stage::Writing,
+        });
+        let session = self.session;
+        let tree = Tree::merge(&arrived.layers).map_err(|source| PullError::Tree {
+            name: self
+                .name
+                .as_ref()
+                .map_or_else(String::new, Reference::familiar),
+            source,
+        })?;
+        let layers =
+            self.config
+                .diff_ids()
+                .iter()
+                .zip(self.descriptors)
+                .map(|(diff_id, descriptor)| ImageLayer {
+                    diff_id: *diff_id,
+                    descriptor,
+                });
+        let layers = layers.collect();
+        let image = ImageRecord::new(
+            self.config,
+            self.manifest.to_vec(),
+            layers,
+            size_bytes(&tree),
+            seconds_now(),
+        );
+        session.put_tree(image.tree, &tree)?;
+        let facts = session.put_stubs(image.tree, &tree, self.owners)?;
+        session.put_image(&image)?;
+        if let Some(name) = &self.name {
+            session.name_image(name, &image.id)?;
+        }
+        Ok(ImageOutcome {
+            image: image.id,
+            manifest: image.manifest_digest,
+            name: self.name.map(|name| name.to_string()),
+            up_to_date: false,
+            fetched_bytes: arrived.fetched_bytes,
+            stored_bytes: arrived.stored_bytes,
+            layers: count,
+            layers_present: u32::try_from(arrived.present).unwrap_or(u32::MAX),
+            refused: tree
+                .refused
+                .listed
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            refused_count: tree.refused.count,
+            facts,
+        })
+    }
+}
+
+fn size_bytes(tree: &Tree) -> u64 {
+    tree.entries
+        .iter()
+        .map(|entry| match entry.kind {
+            Kind::File { size, .. } => size,
+            _ => 0,
+        })
+        .sum()
+}
+
+/// Returns the time in seconds since 1970.
+pub(crate) fn seconds_now() -> u64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}

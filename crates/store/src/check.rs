@@ -1,0 +1,423 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Looks at everything in the store and says what is not as it must be.
+//!
+//! Every object is read and its digest compared with its attribute and its name; records are read, what they need is looked
+//! for, and stub trees are compared with their records entry by entry. With [`Repair::Yes`], damaged objects and stub trees are
+//! taken away together with the records of the layers that need them, so that the next pull fetches them anew.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use serde::{Deserialize, Serialize};
+use wolffia_image::tree::{Entry, Kind, Meta};
+use wolffia_image::{Digest, Hasher, ObjectName};
+
+use crate::error::{Doing, Result};
+use crate::garbage::contents;
+use crate::layout::Store;
+use crate::owners::Owners;
+use crate::session::{Session, list};
+use crate::stubs::{METACOPY_ATTRIBUTE, REDIRECT_ATTRIBUTE};
+use crate::trees::{TreeId, stubs_path};
+
+/// Most problems that are told one by one.
+pub const PROBLEMS_MAX: usize = 1000;
+
+/// Bytes of an object that are read at once.
+const READ_BYTES: usize = 1 << 18;
+
+/// What a check found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Objects that were read.
+    pub objects: u64,
+    /// Bytes that they have.
+    pub bytes: u64,
+    /// Images.
+    pub images: u64,
+    /// Stub trees that were compared with their records.
+    pub stub_trees: u64,
+    /// What is wrong, the first [`PROBLEMS_MAX`].
+    pub problems: Vec<Problem>,
+    /// How much is wrong.
+    pub problem_count: u64,
+    /// How much of that was taken away.
+    pub repaired: u64,
+}
+
+/// Something that is not as it must be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// Where.
+    pub path: PathBuf,
+    /// What is wrong there.
+    pub problem: String,
+}
+
+/// Whether a check mends what it can.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Repair {
+    /// Only look.
+    #[default]
+    No,
+    /// Take away what is damaged and can be fetched or made again.
+    Yes,
+}
+
+impl Report {
+    /// Returns whether all is well.
+    pub fn is_clean(&self) -> bool {
+        self.problem_count == 0
+    }
+
+    fn add(&mut self, path: impl Into<PathBuf>, problem: impl Into<String>) {
+        self.problem_count += 1;
+        if self.problems.len() < PROBLEMS_MAX {
+            self.problems.push(Problem {
+                path: path.into(),
+                problem: problem.into(),
+            });
+        }
+    }
+}
+
+impl Store {
+    /// Looks at everything. Stub trees of `owners` are compared with their records, which needs the user namespace.
+    ///
+    /// Nothing is collected meanwhile, but things may be added: an image that appears during the check is not in it.
+    pub fn check(&self, owners: Option<&Owners>, repair: Repair) -> Result<Report> {
+        let mut report = Report::default();
+        let left = self.sweep();
+        let session = self.session()?;
+        for _ in 0..left {
+            report.add(
+                self.path().join("ingest"),
+                "what a killed command left cannot be removed",
+            );
+        }
+        self.check_objects(&session, repair, &mut report)?;
+        self.check_layers(&session, repair, &mut report)?;
+        self.check_trees(&session, owners, repair, &mut report)?;
+        self.check_images(&mut report)?;
+        self.check_names(&mut report)?;
+        Ok(report)
+    }
+
+    fn check_objects(
+        &self,
+        session: &Session<'_>,
+        repair: Repair,
+        report: &mut Report,
+    ) -> Result<()> {
+        let mut buffer = vec![0; READ_BYTES];
+        let mut damaged = Vec::new();
+        self.each_object(|name, path| {
+            report.objects += 1;
+            match self.check_object(name, path, &mut buffer) {
+                Ok(Ok(bytes)) => report.bytes += bytes,
+                Ok(Err(problem)) => {
+                    report.add(self.objects_path().join(path), problem);
+                    damaged.push(Path::new("objects").join(path));
+                }
+                Err(error) => report.add(self.objects_path().join(path), error.to_string()),
+            }
+            Ok(())
+        })?;
+        if repair == Repair::Yes {
+            for path in damaged {
+                session.take_away(&path)?;
+                report.repaired += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns an object's size, or what is wrong with it.
+    fn check_object(
+        &self,
+        name: Option<ObjectName>,
+        path: &Path,
+        buffer: &mut [u8],
+    ) -> std::io::Result<Result<u64, String>> {
+        let Some(name) = name else {
+            return Ok(Err("this is not the name of an object".to_owned()));
+        };
+        let file = rustix::fs::openat(
+            &self.objects,
+            path,
+            OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK,
+            Mode::empty(),
+        )?;
+        let stat = rustix::fs::fstat(&file)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Ok(Err("it is no regular file".to_owned()));
+        }
+        if stat.st_mode & 0o7333 != 0 {
+            return Ok(Err(format!("its mode is {:o}", stat.st_mode & 0o7777)));
+        }
+        let digest = hash(File::from(file), buffer)?;
+        match self.digest_at(name) {
+            Ok(Some(said)) if said == digest.0 => {}
+            Ok(Some(said)) => {
+                return Ok(Err(format!(
+                    "its content has the digest {}, not {said}",
+                    digest.0
+                )));
+            }
+            Ok(None) => return Ok(Err("it vanished".to_owned())),
+            Err(error) => return Ok(Err(error.to_string())),
+        }
+        let (short, long) = (ObjectName::of(&digest.0), ObjectName::long(&digest.0));
+        if name != short && name != long {
+            return Ok(Err(format!("its name should be {short}")));
+        }
+        Ok(Ok(digest.1))
+    }
+
+    fn check_layers(
+        &self,
+        session: &Session<'_>,
+        repair: Repair,
+        report: &mut Report,
+    ) -> Result<()> {
+        for (diff_id, path) in self.layer_files()? {
+            let problem = match self.layer(&diff_id) {
+                Ok(Some(layer)) => self.missing_object(contents(&layer.entries))?,
+                Ok(None) => None,
+                Err(error) => Some(error.to_string()),
+            };
+            if let Some(problem) = problem {
+                report.add(self.path().join(&path), problem);
+                if repair == Repair::Yes {
+                    session.take_away(&path)?;
+                    report.repaired += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_trees(
+        &self,
+        session: &Session<'_>,
+        owners: Option<&Owners>,
+        repair: Repair,
+        report: &mut Report,
+    ) -> Result<()> {
+        for id in self.tree_ids()? {
+            let before = report.problem_count;
+            self.check_tree(id, owners, report)?;
+            if report.problem_count > before && repair == Repair::Yes {
+                session.take_away(&id.path())?;
+                report.repaired += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_tree(&self, id: TreeId, owners: Option<&Owners>, report: &mut Report) -> Result<()> {
+        let record = self.path().join(id.path()).join("record");
+        let tree = match self.tree(id) {
+            Ok(tree) => tree,
+            Err(error) => {
+                report.add(record, error.to_string());
+                return Ok(());
+            }
+        };
+        if let Some(problem) = self.missing_object(contents(&tree.entries))? {
+            report.add(record, problem);
+        }
+        let Some(owners) = owners else { return Ok(()) };
+        let stubs = self.path().join(stubs_path(id, &owners.key)).join("root");
+        if stubs.exists() {
+            report.stub_trees += 1;
+            self.check_stubs(&stubs, &tree.entries, owners, report)?;
+        }
+        Ok(())
+    }
+
+    /// Compares a stub tree with its record.
+    fn check_stubs(
+        &self,
+        root: &Path,
+        entries: &[Entry],
+        owners: &Owners,
+        report: &mut Report,
+    ) -> Result<()> {
+        let mut expected = HashSet::new();
+        for entry in entries {
+            let path = root.join(entry.path.as_path());
+            if matches!(
+                entry.kind,
+                Kind::CharDevice { .. } | Kind::BlockDevice { .. }
+            ) {
+                continue;
+            }
+            let problem =
+                match rustix::fs::statat(rustix::fs::CWD, &path, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(stat) => self.stub_problem(entry, &path, &stat, owners)?,
+                    Err(errno) => Some(format!("it cannot be looked at: {errno}")),
+                };
+            if let Some(problem) = problem {
+                report.add(path, problem);
+            }
+            expected.insert(entry.path.as_bytes());
+        }
+        let mut to_walk = vec![PathBuf::new()];
+        while let Some(directory) = to_walk.pop() {
+            let at = crate::layout::open_directory(rustix::fs::CWD, &root.join(&directory))
+                .doing("opening", root.join(&directory))?;
+            for name in list(&at).doing("listing", root.join(&directory))? {
+                let path = directory.join(name);
+                if !expected.contains(path.as_os_str().as_bytes()) {
+                    report.add(root.join(path), "the record does not name it");
+                } else if root
+                    .join(&path)
+                    .symlink_metadata()
+                    .is_ok_and(|found| found.is_dir())
+                {
+                    to_walk.push(path);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn stub_problem(
+        &self,
+        entry: &Entry,
+        path: &Path,
+        stat: &Stat,
+        owners: &Owners,
+    ) -> Result<Option<String>> {
+        let file_type = FileType::from_raw_mode(stat.st_mode);
+        let right_type = match entry.kind {
+            Kind::Directory => FileType::Directory,
+            Kind::File { .. } => FileType::RegularFile,
+            Kind::Symlink { .. } => FileType::Symlink,
+            Kind::Fifo => FileType::Fifo,
+            // What it links to was looked at under its first name.
+            _ => return Ok(None),
+        };
+        if file_type != right_type {
+            return Ok(Some(format!("it is {file_type:?}, not {right_type:?}")));
+        }
+        if let Some(problem) = meta_problem(&entry.meta, file_type, stat, owners) {
+            return Ok(Some(problem));
+        }
+        let attribute = |name: &str| {
+            let mut value = [0; 64];
+            let length = rustix::fs::lgetxattr(path, name, &mut value[..]).ok()?;
+            Some(value[..length.min(value.len())].to_vec())
+        };
+        Ok(match &entry.kind {
+            Kind::File { size, .. } if u64::try_from(stat.st_size) != Ok(*size) => {
+                Some(format!("its size is {}, not {size}", stat.st_size))
+            }
+            Kind::File { size: 0, .. } => {
+                attribute(REDIRECT_ATTRIBUTE).map(|_| "an empty file names an object".to_owned())
+            }
+            Kind::File { digest, .. } => {
+                let redirect = attribute(REDIRECT_ATTRIBUTE);
+                let right = self
+                    .locate(digest)?
+                    .map(|name| name.redirect().into_bytes());
+                (redirect != right || attribute(METACOPY_ATTRIBUTE) != Some(Vec::new()))
+                    .then(|| format!("it does not name the object of {digest}"))
+            }
+            Kind::Symlink { target } => {
+                let found = rustix::fs::readlink(path, Vec::new()).doing("reading", path)?;
+                (found.as_bytes() != target.as_slice()).then(|| "its target is another".to_owned())
+            }
+            _ => None,
+        })
+    }
+
+    /// Returns what to say where an object is missing.
+    fn missing_object(&self, digests: impl Iterator<Item = Digest>) -> Result<Option<String>> {
+        for digest in digests {
+            if self.locate(&digest)?.is_none() {
+                return Ok(Some(format!(
+                    "it needs the object {digest}, which is missing"
+                )));
+            }
+        }
+        Ok(None)
+    }
+
+    fn check_images(&self, report: &mut Report) -> Result<()> {
+        for id in self.image_ids()? {
+            report.images += 1;
+            let path = self.path().join("images").join(id.hex());
+            match self.read_image(&id, &[]) {
+                Ok(Some(image)) if !self.has_tree(image.tree)? => {
+                    report.add(path, "its tree is missing");
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => report.add(path, "its record is missing"),
+                Err(error) => report.add(path, error.to_string()),
+            }
+        }
+        Ok(())
+    }
+
+    fn check_names(&self, report: &mut Report) -> Result<()> {
+        for file in self.list("names")? {
+            let path = Path::new("names").join(file);
+            match self.read_name(&path) {
+                Ok(Some(name))
+                    if self
+                        .read_image(&name.image, &[])
+                        .is_ok_and(|image| image.is_none()) =>
+                {
+                    let problem = format!("{} names an image that is missing", name.reference);
+                    report.add(self.path().join(path), problem);
+                }
+                Ok(_) => {}
+                Err(error) => report.add(self.path().join(path), error.to_string()),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn meta_problem(meta: &Meta, file_type: FileType, stat: &Stat, owners: &Owners) -> Option<String> {
+    let symlink = file_type == FileType::Symlink;
+    if !symlink && stat.st_mode & 0o7777 != meta.mode {
+        return Some(format!(
+            "its mode is {:o}, not {:o}",
+            stat.st_mode & 0o7777,
+            meta.mode
+        ));
+    }
+    let (user, group, _) = owners.shown(meta.uid, meta.gid);
+    if !owners.is_single() && (stat.st_uid, stat.st_gid) != (user, group) {
+        return Some(format!(
+            "it belongs to {}:{}, not {user}:{group}",
+            stat.st_uid, stat.st_gid
+        ));
+    }
+    let time = (
+        stat.st_mtime,
+        u32::try_from(stat.st_mtime_nsec).unwrap_or(u32::MAX),
+    );
+    (time != (meta.mtime.seconds, meta.mtime.nanoseconds))
+        .then(|| "it was changed at another time".to_owned())
+}
+
+fn hash(mut file: File, buffer: &mut [u8]) -> std::io::Result<(Digest, u64)> {
+    let mut hasher = Hasher::new();
+    loop {
+        let read = file.read(buffer)?;
+        if read == 0 {
+            let bytes = hasher.fed_bytes();
+            return Ok((hasher.finish(), bytes));
+        }
+        hasher.update(&buffer[..read]);
+    }
+}
