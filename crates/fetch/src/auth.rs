@@ -50,8 +50,9 @@ pub(crate) struct Authority {
 #[derive(Debug, Default)]
 struct State {
     answer: Option<Answer>,
-    /// Looked up at the first challenge; the inner option says whether there are any.
-    credential: Option<Option<Credential>>,
+    /// Whether credentials were looked up.
+    looked_up: bool,
+    credential: Option<Credential>,
 }
 
 /// What to send as `Authorization`.
@@ -63,11 +64,17 @@ struct Answer {
 }
 
 impl Authority {
-    /// Returns the standing of a stranger. `given` replaces what the files hold.
+    /// Returns the standing of a stranger at a repository, or (with an empty one) at the registry as a whole. `given`
+    /// replaces what the files hold.
     pub(crate) fn new(registry: &str, repository: &str, given: Option<Credential>) -> Self {
+        let scope = if repository.is_empty() {
+            String::new()
+        } else {
+            format!("repository:{repository}:pull")
+        };
         Self {
             name: format!("{registry}/{repository}"),
-            scope: format!("repository:{repository}:pull"),
+            scope,
             given,
             state: Mutex::default(),
         }
@@ -76,7 +83,7 @@ impl Authority {
     /// Tells whether there are credentials, as far as anybody has looked.
     pub(crate) fn is_known(&self) -> bool {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        matches!(state.credential, Some(Some(_)))
+        state.credential.is_some()
     }
 
     /// Returns what to send, if anything was agreed on before; renews a token whose time is up.
@@ -127,15 +134,14 @@ impl Authority {
     }
 
     fn credential(&self, client: &Client, state: &mut State) -> Result<Option<Credential>, Error> {
-        if let Some(known) = &state.credential {
-            return Ok(known.clone());
+        if !state.looked_up {
+            state.credential = match &self.given {
+                Some(given) => Some(given.clone()),
+                None => credentials::find(client.environment(), &self.name)?,
+            };
+            state.looked_up = true;
         }
-        let found = match &self.given {
-            Some(given) => Some(given.clone()),
-            None => credentials::find(client.environment(), &self.name)?,
-        };
-        state.credential = Some(found.clone());
-        Ok(found)
+        Ok(state.credential.clone())
     }
 
     fn basic(&self, client: &Client, state: &mut State) -> Result<Option<Answer>, Error> {
@@ -243,7 +249,8 @@ impl Asking {
                 .map(|service| ("service", service)),
         );
         // Several scopes are several parameters (token.md).
-        parameters.extend(scope.split(' ').map(|scope| ("scope", scope)));
+        let scopes = scope.split(' ').filter(|scope| !scope.is_empty());
+        parameters.extend(scopes.map(|scope| ("scope", scope)));
         if let Some(Credential::Password { user, .. }) = credential {
             parameters.push(("account", user.as_str()));
         }
@@ -395,9 +402,8 @@ pub(crate) fn refusal(response: Response, doing: &str, host: &str, authenticated
 }
 
 fn reason(response: Response) -> String {
-    let body = match response.read_all(REASON_BYTES_MAX) {
-        Ok(Some(body)) => body,
-        _ => return String::new(),
+    let Ok(Some(body)) = response.read_all(REASON_BYTES_MAX) else {
+        return String::new();
     };
     let said: Option<ErrorAnswer> = serde_json::from_slice(&body).ok();
     let text = said.and_then(|said| {

@@ -21,9 +21,9 @@ use crate::environment::Environment;
 use crate::secret::Secret;
 
 mod file;
-mod helper;
+pub(crate) mod helper;
 
-pub use file::AuthFile;
+pub(crate) use file::{AuthFile, storage_name};
 
 /// What shows a registry who we are.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,6 +9,7 @@
 //! | [`sources`] | what is the image, and where are its bytes: the trait [`Source`] and its kinds |
 //! | [`blob`] | how do a blob's bytes arrive whole, in order and right: [`Download`] |
 //! | [`credentials`] | who are we to this registry |
+//! | [`login`] | how does a registry learn who we are, and forget it |
 //! | [`registries`] | where is this registry really, and how much must we trust it |
 //! | [`resolver`] | what address has this name |
 //!
@@ -39,6 +40,7 @@ mod environment;
 mod error;
 mod http;
 mod limits;
+pub mod login;
 mod proxy;
 pub mod registries;
 pub mod resolver;

@@ -34,7 +34,7 @@ impl Default for Limits {
         Self {
             resolve: Duration::from_secs(20),
             connect: Duration::from_secs(20),
-            answer: Duration::from_secs(60),
+            answer: Duration::from_mins(1),
             stall: Duration::from_secs(30),
             tries: 5,
             resumes: 1000,

@@ -109,24 +109,21 @@ impl Exception {
 }
 
 fn parse_network(text: &str) -> Option<Exception> {
-    let (address, bits) = match text.split_once('/') {
-        Some((address, bits)) => (address.parse().ok()?, Some(bits.parse::<u8>().ok()?)),
-        None => match text.parse() {
-            Ok(address) => (address, None),
-            Err(_) => {
-                let (host, port) = split_port(text);
-                let address: IpAddr = host.trim_matches(['[', ']']).parse().ok()?;
-                return Some(Exception {
-                    hosts: Hosts::Network(address, width(address)),
-                    port,
-                });
-            }
-        },
+    let whole = |address, port| Exception {
+        hosts: Hosts::Network(address, width(address)),
+        port,
     };
-    Some(Exception {
-        hosts: Hosts::Network(address, bits.unwrap_or(width(address)).min(width(address))),
-        port: None,
-    })
+    if let Some((address, bits)) = text.split_once('/') {
+        let (address, bits): (IpAddr, u8) = (address.parse().ok()?, bits.parse().ok()?);
+        let hosts = Hosts::Network(address, bits.min(width(address)));
+        return Some(Exception { hosts, port: None });
+    }
+    if let Ok(address) = text.parse() {
+        return Some(whole(address, None));
+    }
+    let (host, port) = split_port(text);
+    let address = host.trim_matches(['[', ']']).parse().ok()?;
+    Some(whole(address, port))
 }
 
 fn split_port(text: &str) -> (&str, Option<u16>) {

@@ -66,7 +66,8 @@ struct Rule {
 struct Mirror {
     location: String,
     insecure: bool,
-    pull_from_mirror: String,
+    #[serde(rename = "pull-from-mirror")]
+    pulls: String,
 }
 
 #[derive(Deserialize)]
@@ -175,7 +176,7 @@ impl Registries {
             .mirror
             .iter()
             .filter(|mirror| !mirror.location.is_empty())
-            .filter(|mirror| match mirror.pull_from_mirror.as_str() {
+            .filter(|mirror| match mirror.pulls.as_str() {
                 "digest-only" => by_digest,
                 "tag-only" => !by_digest,
                 _ => by_digest || !rule.mirror_by_digest_only,

@@ -18,7 +18,7 @@ const SKIP_BYTES: usize = 64 << 10;
 
 /// A stream must bring at least [`TRICKLE_BYTES_MIN`] in this time, or it counts as stalled: a server that sends a byte
 /// now and then would else never end.
-const TRICKLE_WINDOW: Duration = Duration::from_secs(60);
+const TRICKLE_WINDOW: Duration = Duration::from_mins(1);
 const TRICKLE_BYTES_MIN: u64 = 16 << 10;
 
 /// Reads a span of a blob, resuming where the stream broke.

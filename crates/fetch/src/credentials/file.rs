@@ -7,7 +7,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -28,7 +28,7 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
 );
 
 /// A file of credentials.
-pub struct AuthFile {
+pub(crate) struct AuthFile {
     path: PathBuf,
     content: Map<String, Value>,
 }
@@ -47,7 +47,7 @@ impl AuthFile {
     ///
     /// # Errors
     /// Fails where it cannot be read, is too long, or is no JSON object.
-    pub fn read(path: &Path) -> Result<Option<Self>, CredentialError> {
+    pub(crate) fn read(path: &Path) -> Result<Option<Self>, CredentialError> {
         let mut text = Vec::new();
         let read =
             File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut text));
@@ -86,7 +86,7 @@ impl AuthFile {
     }
 
     /// Returns a file with nothing in it, not yet on disk.
-    pub fn empty(path: &Path) -> Self {
+    pub(crate) fn empty(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
             content: Map::new(),
@@ -94,7 +94,7 @@ impl AuthFile {
     }
 
     /// Returns the helper that is responsible for a name: its short name, as in `docker-credential-NAME`.
-    pub(super) fn helper_for(&self, name: &str) -> Option<String> {
+    pub(crate) fn helper_for(&self, name: &str) -> Option<String> {
         let helpers = self.content.get("credHelpers").and_then(Value::as_object);
         let of_name = helpers.and_then(|helpers| {
             keys(name).find_map(|key| {
@@ -163,6 +163,12 @@ impl AuthFile {
         entries.is_some_and(|entries| entries.keys().any(|key| normalised(key) == name))
     }
 
+    /// Tells whether the file itself holds any entry.
+    pub(crate) fn holds_any(&self) -> bool {
+        let entries = self.content.get("auths").and_then(Value::as_object);
+        entries.is_some_and(|entries| !entries.is_empty())
+    }
+
     /// Puts a name and password in.
     pub(crate) fn insert(&mut self, name: &str, credential: &Credential) {
         let entry = match credential {
@@ -217,38 +223,24 @@ impl AuthFile {
         })
     }
 
-    /// Writes the file, with mode 0600, in one step.
+    /// Writes the file, with mode 0600, in one step, into a directory that is there.
     pub(crate) fn write(&self) -> Result<(), CredentialError> {
         let failed = |source| CredentialError::Write {
             path: self.path.clone(),
             source,
         };
         let path = std::fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
-        let directory = match path.parent() {
-            Some(directory) if !directory.as_os_str().is_empty() => directory,
-            _ => Path::new("."),
-        };
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)
-            .map_err(failed)?;
         let mut text = serde_json::to_vec_pretty(&self.content)
             .map_err(io::Error::from)
             .map_err(failed)?;
         text.push(b'\n');
-        let temporary = directory.join(format!(".auth.{}.tmp", std::process::id()));
+        let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
         let written =
             write_new(&temporary, &text).and_then(|()| std::fs::rename(&temporary, &path));
         if written.is_err() {
             let _cleaned = std::fs::remove_file(&temporary);
         }
         written.map_err(failed)
-    }
-
-    /// Returns where the file lies.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 }
 

@@ -24,10 +24,11 @@ use crate::secret::Secret;
 /// Tokens of cloud registries are a few KiB.
 const OUTPUT_BYTES_MAX: usize = 64 << 10;
 /// A helper may have to ask its cloud, or the person for the keyring's password.
-const TIME_MAX: Duration = Duration::from_secs(60);
+const TIME_MAX: Duration = Duration::from_mins(1);
 /// What helpers print where they know nothing of a registry.
 const NOT_FOUND: &str = "credentials not found";
 
+/// What `get` prints.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Found {
@@ -43,13 +44,8 @@ pub(super) fn get(
     helper: &str,
     registry: &str,
 ) -> Result<Option<Credential>, CredentialError> {
-    // Docker stores its Hub under this one address.
-    let server = if registry == "docker.io" {
-        "https://index.docker.io/v1/"
-    } else {
-        registry
-    };
-    let answer = call(environment, helper, "get", server.as_bytes(), TIME_MAX)?;
+    let input = server(registry).as_bytes();
+    let answer = call(environment, helper, "get", input, TIME_MAX)?;
     let Some(output) = answer else {
         return Ok(None);
     };
@@ -69,6 +65,51 @@ pub(super) fn get(
             password: secret,
         }
     }))
+}
+
+/// Gives a helper the credentials of a registry to keep.
+pub(crate) fn store(
+    environment: &Environment,
+    helper: &str,
+    registry: &str,
+    credential: &Credential,
+) -> Result<(), CredentialError> {
+    let (user, secret) = match credential {
+        Credential::Password { user, password } => (user.as_str(), password),
+        Credential::IdentityToken(token) | Credential::RegistryToken(token) => ("<token>", token),
+    };
+    let input = serde_json::json!({
+        "ServerURL": server(registry),
+        "Username": user,
+        "Secret": secret.expose(),
+    });
+    let input = Secret::new(input.to_string());
+    let bytes = input.expose().as_bytes();
+    let _output = call(environment, helper, "store", bytes, TIME_MAX)?;
+    Ok(())
+}
+
+/// Lets a helper forget a registry; tells whether it knew it.
+pub(crate) fn erase(
+    environment: &Environment,
+    helper: &str,
+    registry: &str,
+) -> Result<bool, CredentialError> {
+    if get(environment, helper, registry)?.is_none() {
+        return Ok(false);
+    }
+    let input = server(registry).as_bytes();
+    let _output = call(environment, helper, "erase", input, TIME_MAX)?;
+    Ok(true)
+}
+
+/// Returns the name under which helpers know a registry: docker stores its Hub under this one address.
+fn server(registry: &str) -> &str {
+    if registry == "docker.io" {
+        "https://index.docker.io/v1/"
+    } else {
+        registry
+    }
 }
 
 fn program(helper: &str) -> String {

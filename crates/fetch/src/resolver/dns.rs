@@ -29,6 +29,8 @@ enum Answer {
     Addresses(Vec<IpAddr>),
     NoSuchName,
     Truncated,
+    /// The server could not or would not say.
+    Failed,
 }
 
 /// Returns the addresses that the servers give for a complete name: IPv4 first, since it is what every host can reach.
@@ -70,6 +72,8 @@ pub(super) fn ask(
 }
 
 /// Asks one server both questions; `None` where it says that there is no such name.
+///
+/// One answer with addresses is enough: there are servers that fail, or fall silent, when asked for AAAA.
 fn ask_server(
     name: &str,
     server: SocketAddr,
@@ -77,28 +81,36 @@ fn ask_server(
     deadline: Instant,
 ) -> io::Result<Option<Vec<IpAddr>>> {
     let questions = [query(name, TYPE::A)?, query(name, TYPE::AAAA)?];
-    let answers = if tcp_only {
-        [None, None]
-    } else {
-        over_udp(name, server, &questions, deadline)?
-    };
+    let mut answers = [None, None];
+    let mut failure = None;
+    if !tcp_only {
+        failure = over_udp(name, server, &questions, &mut answers, deadline).err();
+    }
     let mut addresses = Vec::new();
-    let mut is_known = false;
+    let (mut known, mut unknown) = (false, false);
     for (question, answer) in questions.iter().zip(answers) {
         let answer = match answer {
-            Some(Answer::Truncated) | None => over_tcp(name, server, question, deadline)?,
-            Some(answer) => answer,
+            Some(Answer::Truncated) => over_tcp(name, server, question, deadline),
+            None if tcp_only => over_tcp(name, server, question, deadline),
+            Some(answer) => Ok(answer),
+            None => Ok(Answer::Failed),
         };
         match answer {
-            Answer::Addresses(found) => {
-                is_known = true;
+            Ok(Answer::Addresses(found)) => {
+                known = true;
                 addresses.extend(found);
             }
-            Answer::NoSuchName => {}
-            Answer::Truncated => return Err(io::ErrorKind::InvalidData.into()),
+            Ok(Answer::NoSuchName) => unknown = true,
+            Ok(Answer::Truncated | Answer::Failed) => {
+                failure.get_or_insert(io::ErrorKind::InvalidData.into());
+            }
+            Err(error) => failure = Some(error),
         }
     }
-    Ok(is_known.then_some(addresses))
+    match failure {
+        Some(failure) if addresses.is_empty() && !unknown => Err(failure),
+        _ => Ok(known.then_some(addresses)),
+    }
 }
 
 /// One question, as bytes, with its identifier.
@@ -127,13 +139,14 @@ fn query(name: &str, kind: TYPE) -> io::Result<Query> {
     })
 }
 
-/// Sends both questions and waits for both answers; an answer that never came fails, as would the next question.
+/// Sends both questions and waits for both answers; those that came are there after a failure as well.
 fn over_udp(
     name: &str,
     server: SocketAddr,
     questions: &[Query; 2],
+    answers: &mut [Option<Answer>; 2],
     deadline: Instant,
-) -> io::Result<[Option<Answer>; 2]> {
+) -> io::Result<()> {
     let any: IpAddr = if server.is_ipv4() {
         Ipv4Addr::UNSPECIFIED.into()
     } else {
@@ -145,7 +158,6 @@ fn over_udp(
     for question in questions {
         let _sent_bytes = socket.send(&question.bytes)?;
     }
-    let mut answers = [None, None];
     let mut buffer = [0; UDP_BYTES_MAX];
     while answers.iter().any(Option::is_none) {
         socket.set_read_timeout(Some(left(deadline)?))?;
@@ -154,13 +166,13 @@ fn over_udp(
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
-        for (question, answer) in questions.iter().zip(&mut answers) {
-            if let Some(read) = read_answer(name, question, &buffer[..length])? {
-                *answer = Some(read);
+        for (question, answer) in questions.iter().zip(answers.iter_mut()) {
+            if answer.is_none() {
+                *answer = read_answer(name, question, &buffer[..length])?;
             }
         }
     }
-    Ok(answers)
+    Ok(())
 }
 
 fn over_tcp(
@@ -213,10 +225,7 @@ fn read_answer(name: &str, question: &Query, bytes: &[u8]) -> io::Result<Option<
     match packet.rcode() {
         RCODE::NoError => Ok(Some(Answer::Addresses(addresses(&asked, &packet)))),
         RCODE::NameError => Ok(Some(Answer::NoSuchName)),
-        _failed => Err(io::Error::new(
-            io::ErrorKind::ConnectionRefused,
-            "the name server refused",
-        )),
+        _failed => Ok(Some(Answer::Failed)),
     }
 }
 
