@@ -1,5 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Kernel calls as safe, owned, documented types: the only room with `unsafe`.
+//!
+//! Calls that [rustix] already offers as safe functions are used from there and wrapped only where our callers need more
+//! than the call: a path of a stranger ([`fd::Root`]), mounts as data ([`mount::Plan`]), id maps with their checks
+//! ([`idmap`]). What rustix lacks (clone3, `close_range`, flags newer than it) is here, each with its `SAFETY` note.
+//!
+//! Errors of single calls are [`Errno`]; modules that do more have an enumeration that says what was done to what.
 
+pub mod capabilities;
+pub mod fd;
+pub mod idmap;
+pub mod lock;
+pub mod mount;
+pub mod namespace;
+pub mod process;
+pub mod pty;
+pub mod rlimit;
 pub mod seccomp;
 pub mod signal;
+pub mod xattr;
+
+pub use rustix::io::Errno;

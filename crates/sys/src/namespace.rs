@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Namespaces: leaving them, joining them, telling them apart.
+//!
+//! Joining goes by pidfd in one `setns(2)` call (Linux 5.8), which joins the user namespace first and the rest with the
+//! rights gained there; a path below /proc/PID/ns could name another process by the time it is used.
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use rustix::io::Errno;
+
+bitflags::bitflags! {
+    /// Kinds of namespaces.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub struct Namespaces: u32 {
+        /// User and group ids, capabilities.
+        const USER = 0x1000_0000;
+        /// Mounts.
+        const MOUNT = 0x0002_0000;
+        /// Process ids.
+        const PID = 0x2000_0000;
+        /// System V IPC and POSIX message queues.
+        const IPC = 0x0800_0000;
+        /// Host and domain name.
+        const UTS = 0x0400_0000;
+        /// Network.
+        const NETWORK = 0x4000_0000;
+        /// The visible root of the control groups.
+        const CGROUP = 0x0200_0000;
+        /// Offsets of the monotonic and boot-time clocks. A process enters a new one only by `unshare`.
+        const TIME = 0x0000_0080;
+    }
+}
+
+/// Moves the calling process into new namespaces; with [`Namespaces::PID`] only its later children.
+///
+/// The calling process must have one thread.
+pub fn unshare(kinds: Namespaces) -> Result<(), Errno> {
+    let flags = libc::c_int::from_ne_bytes(kinds.bits().to_ne_bytes());
+    #[expect(
+        unsafe_code,
+        reason = "rustix marks unshare of descriptor tables unsafe"
+    )]
+    // SAFETY: only CLONE_NEW* bits are passed (the type has no others), so no memory or descriptor table is unshared.
+    let answer = unsafe { libc::unshare(flags) };
+    check(answer)
+}
+
+/// Joins the namespaces of the process behind `pidfd`.
+///
+/// `EINVAL` comes where [`Namespaces::USER`] is asked and the target's user namespace is our own.
+pub fn join_process(pidfd: impl AsFd, kinds: Namespaces) -> Result<(), Errno> {
+    setns(pidfd, kinds)
+}
+
+/// Joins one namespace by its own descriptor (an opened /proc/PID/ns file or a bind mount of one).
+pub fn join(namespace: impl AsFd, kind: Namespaces) -> Result<(), Errno> {
+    setns(namespace, kind)
+}
+
+fn setns(fd: impl AsFd, kinds: Namespaces) -> Result<(), Errno> {
+    let flags = libc::c_int::from_ne_bytes(kinds.bits().to_ne_bytes());
+    #[expect(
+        unsafe_code,
+        reason = "the system call has no safe wrapper for both forms"
+    )]
+    // SAFETY: the descriptor is open (it is borrowed), no memory is passed.
+    let answer = unsafe { libc::setns(fd.as_fd().as_raw_fd(), flags) };
+    check(answer)
+}
+
+fn check(answer: libc::c_int) -> Result<(), Errno> {
+    if answer == 0 {
+        Ok(())
+    } else {
+        Err(crate::process::last_errno())
+    }
+}
