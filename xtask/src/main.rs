@@ -11,6 +11,7 @@
 
 use std::process::ExitCode;
 
+mod bench;
 mod dist;
 mod test;
 mod tidy;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
     let command = words.next().unwrap_or_default();
     let done = match command.to_str() {
         Some("test") => test::command(words),
+        Some("bench") => bench::command(words),
         Some("dist") => dist::command(words),
         Some("tidy") => tidy::command(words),
         Some("help" | "--help" | "-h") => {
