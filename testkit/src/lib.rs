@@ -5,6 +5,7 @@
 //! `wolffia_testkit::need!(UserNamespace, SubIds);`, and is left out *loudly* where the machine has not got it: see
 //! [`gate`].
 
+pub mod archive;
 pub mod gate;
 pub mod image_builder;
 pub mod layout;

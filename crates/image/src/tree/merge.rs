@@ -49,7 +49,7 @@ impl Tree {
                 }
             }
         }
-        forest.into_tree()
+        forest.into_tree(TREE_BYTES_MAX)
     }
 }
 
@@ -341,7 +341,7 @@ impl Forest {
     }
 
     /// Writes down every name that is still there.
-    fn into_tree(mut self) -> Result<Tree, TreeError> {
+    fn into_tree(mut self, bytes_max: usize) -> Result<Tree, TreeError> {
         let mut entries = Vec::new();
         // Where an inode that was already met stands.
         let mut first_paths: Vec<Option<usize>> = vec![None; self.inodes.len()];
@@ -352,7 +352,7 @@ impl Forest {
             if entries.len() >= ENTRIES_MAX {
                 return Err(TreeError::Entries);
             }
-            if bytes > TREE_BYTES_MAX {
+            if bytes > bytes_max {
                 return Err(TreeError::Bytes);
             }
             // Taken in reverse, since the last that is pushed is walked first.
@@ -395,4 +395,47 @@ fn push_names(to_come: &mut Vec<Name>, path: &[u8]) {
             .filter(|name| !matches!(*name, b"" | b"."))
             .map(Name::from),
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fifo(path: &str) -> Entry {
+        let path = RelPath::parse(path.as_bytes()).unwrap();
+        Entry {
+            path,
+            kind: Kind::Fifo,
+            meta: Meta::default(),
+        }
+    }
+
+    #[test]
+    fn looking_up_names_without_end_is_an_error() {
+        let mut forest = Forest {
+            steps: STEPS_MAX - 2,
+            ..Forest::new()
+        };
+        assert!(forest.apply(&fifo("a/b/c")).is_ok());
+        let stopped = forest.apply(&fifo("a/b"));
+        assert!(matches!(stopped, Err(Stop::Limit(TreeError::Steps))));
+    }
+
+    #[test]
+    fn paths_of_absurd_length_in_sum_are_an_error() {
+        // A link to a deep directory makes long paths of short entries.
+        let deep = format!("{}/", "d".repeat(250)).repeat(16);
+        let target = Kind::Symlink {
+            target: deep.clone().into(),
+        };
+        let mut entries = vec![fifo(&format!("{deep}first"))];
+        entries.push(Entry {
+            kind: target,
+            ..fifo("l")
+        });
+        entries.extend((0..10).map(|place| fifo(&format!("l/{place}"))));
+        let mut forest = Forest::new();
+        assert!(entries.iter().all(|entry| forest.apply(entry).is_ok()));
+        assert_eq!(forest.into_tree(10 * deep.len()), Err(TreeError::Bytes));
+    }
 }

@@ -376,6 +376,13 @@ impl<'bytes> Reader<'bytes> {
     fn path(&mut self, before: &[u8]) -> Result<RelPath, RecordError> {
         let shared = self.length(before.len(), "path")?;
         let own = self.bytes(super::PATH_BYTES_MAX, "path")?;
+        // As much is shared as can be: a path has one form.
+        if own
+            .first()
+            .is_some_and(|first| before.get(shared) == Some(first))
+        {
+            return self.wrong("path");
+        }
         self.normal(&[&before[..shared], own].concat(), "path")
     }
 
