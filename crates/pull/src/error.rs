@@ -113,6 +113,9 @@ pub enum PullError {
     /// A thread cannot be started.
     #[error("starting a thread")]
     Thread(#[source] io::Error),
+    /// Who asked for it is gone.
+    #[error("nobody waits for the image any more")]
+    Unwatched,
     /// Another layer failed first.
     #[error("another layer failed")]
     Stopped,

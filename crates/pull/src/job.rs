@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use wolffia_image::{Digest, Platform};
-use wolffia_store::{Owners, StubFacts};
+use wolffia_store::{Owners, Repair, StubFacts};
 
 /// What is asked of the helper.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,7 +46,10 @@ pub enum Task {
     /// Collect what nobody needs.
     Collect,
     /// Look at everything.
-    Check,
+    Check {
+        /// Whether to take away what is damaged.
+        repair: Repair,
+    },
     /// Delete the whole store.
     Reset,
 }
@@ -60,7 +63,7 @@ pub struct Doomed {
     pub users: Vec<String>,
 }
 
-/// Which image to fetch.
+/// Which image to fetch. Credentials, proxies and registries are found by the helper's own environment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PullRequest {
     /// As a person gives it: `debian:12`, `ghcr.io/a/b@sha256:...`, `oci:DIR[:tag]`.
@@ -69,8 +72,6 @@ pub struct PullRequest {
     pub platform: Platform,
     /// When to ask the registry.
     pub policy: Policy,
-    /// The user whose credentials and configuration count: their HOME and so on are the process's environment.
-    pub insecure: bool,
 }
 
 /// When a registry is asked.

@@ -5,6 +5,7 @@
 //! outside and without threads: it asks a re-executed helper with a [`Job`](job::Job) and reads [`Message`](job::Message)s.
 
 mod error;
+pub mod helper;
 mod import;
 pub mod job;
 mod layer;

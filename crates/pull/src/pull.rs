@@ -35,13 +35,23 @@ const PROGRESS_PERIOD: Duration = Duration::from_millis(100);
 
 /// Where progress goes.
 pub trait Watch: Send + Sync {
-    /// Takes how far it is; called a few times a second at most.
-    fn progress(&self, progress: Progress);
+    /// Takes how far it is, a few times a second at most. Returns whether to go on.
+    fn progress(&self, progress: Progress) -> bool;
 }
 
 /// Nobody watches.
 impl Watch for () {
-    fn progress(&self, _progress: Progress) {}
+    fn progress(&self, _progress: Progress) -> bool {
+        true
+    }
+}
+
+/// Tells how far it is; fails where nobody wants it any more.
+fn go_on(watch: &dyn Watch, progress: Progress) -> Result<(), PullError> {
+    if watch.progress(progress) {
+        return Ok(());
+    }
+    Err(PullError::Unwatched)
 }
 
 /// Brings the image that `request` names into the store, with its stub tree for `owners`. Blocks.
@@ -54,7 +64,7 @@ pub fn pull(
     environment: &Environment,
     watch: &dyn Watch,
 ) -> Result<ImageOutcome, PullError> {
-    watch.progress(Progress::default());
+    go_on(watch, Progress::default())?;
     if request.policy == Policy::Missing
         && let Some(image) = present(store, &request.name)?
     {
@@ -128,7 +138,7 @@ fn present(store: &Store, name: &str) -> Result<Option<ImageRecord>, PullError> 
     }
 }
 
-fn outcome_of_present(
+pub(crate) fn outcome_of_present(
     store: &Store,
     owners: &Owners,
     image: &ImageRecord,
@@ -332,11 +342,15 @@ fn fetch_all(
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            watch.progress(Progress {
+            let wanted = watch.progress(Progress {
                 bytes_done: counters.packed_bytes.load(Ordering::Relaxed),
                 layers_done: total.layers_done + u32::try_from(fetched.len()).unwrap_or(0),
                 ..total
             });
+            if !wanted {
+                counters.stop.store(true, Ordering::Relaxed);
+                failure = failure.or(Some(PullError::Unwatched));
+            }
         }
         failure.map_or(Ok(fetched), Err)
     })
@@ -391,13 +405,14 @@ impl Finished<'_> {
         watch: &dyn Watch,
     ) -> Result<ImageOutcome, PullError> {
         let count = u32::try_from(arrived.layers.len()).unwrap_or(u32::MAX);
-        watch.progress(Progress {
+        let progress = Progress {
             bytes_total: arrived.fetched_bytes,
             bytes_done: arrived.fetched_bytes,
             layers_total: count,
             layers_done: count,
             stage: Stage::Writing,
-        });
+        };
+        go_on(watch, progress)?;
         let session = self.session;
         let tree = Tree::merge(&arrived.layers).map_err(|source| PullError::Tree {
             name: self
