@@ -5,6 +5,7 @@
 //! joins the others: it asks `store` and `pull` for an image, `mount` for a root file system, `runtime` for a process, and keeps the truth
 //! about all of it on disk, where the next command finds it.
 
+pub mod caller;
 pub mod conductor;
 pub mod containers;
 pub mod control;
@@ -12,6 +13,7 @@ pub mod file;
 pub mod home;
 pub mod hostfiles;
 pub mod id;
+pub mod inside;
 pub mod inspect;
 pub mod lock;
 pub mod log;

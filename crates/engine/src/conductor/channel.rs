@@ -20,8 +20,6 @@ const MESSAGE_BYTES_MAX: usize = 32 << 10;
 /// What a command tells its conductor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Order {
-    /// The id maps are written.
-    Mapped,
     /// The person's terminal changed its size: rows, columns.
     Resize(u16, u16),
     /// The command got this signal.
@@ -163,9 +161,9 @@ mod tests {
         let (one, other) = Channel::pair().unwrap();
         assert_eq!(other.listen::<Order>().unwrap(), Heard::Nothing);
         one.send(&Order::Resize(24, 80)).unwrap();
-        one.send(&Order::Mapped).unwrap();
+        one.send(&Order::Pause).unwrap();
         assert_eq!(other.wait().unwrap(), Heard::Message(Order::Resize(24, 80)));
-        assert_eq!(other.wait().unwrap(), Heard::Message(Order::Mapped));
+        assert_eq!(other.wait().unwrap(), Heard::Message(Order::Pause));
         other.send(&Report::Exited(3)).unwrap();
         drop(other);
         assert_eq!(
@@ -174,6 +172,6 @@ mod tests {
             "said before the end"
         );
         assert_eq!(one.wait::<Report>().unwrap(), Heard::HungUp);
-        assert!(one.send(&Order::Mapped).is_err());
+        assert!(one.send(&Order::Pause).is_err());
     }
 }
