@@ -10,6 +10,7 @@ pub mod conductor;
 pub mod containers;
 pub mod control;
 pub mod file;
+pub mod helper;
 pub mod home;
 pub mod hostfiles;
 pub mod id;

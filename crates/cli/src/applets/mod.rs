@@ -22,6 +22,7 @@ use crate::{
 };
 
 mod container_flags;
+mod helper;
 mod images;
 mod inspect;
 mod kill;
@@ -50,7 +51,8 @@ pub(crate) static COMMANDS: &[&Command] = &[
 ];
 
 /// Names that the program answers to besides its own, for drop-ins and for helpers that it starts itself.
-pub(crate) static NAMES: &[(&str, fn(&[OsString]) -> u8)] = &[];
+pub(crate) static NAMES: &[(&str, fn(&[OsString]) -> u8)] =
+    &[(wolffia_engine::helper::HELPER_NAME, helper::serve)];
 
 /// Docker's grouped words: `container ls` is `ps`.
 const GROUPED: &[(&str, &str, &str)] = &[

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Jobs for the re-executed helper: pulls, checks, removals, done with threads inside a user namespace.
+//!
+//! The command that a person runs has one thread, because it will fork; a pull has many. So the same binary is executed again, inside the namespace whose
+//! ids the files get, reads its job from standard input and answers on standard output. It dies with us: by its death signal, and because a
+//! terminal's interrupt reaches it too. What it leaves half done, the store sweeps.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, Write},
+    os::{fd::OwnedFd, unix::process::CommandExt},
+    process::Command,
+};
+
+use thiserror::Error;
+use wolffia_pull::job::{Failure, Job, Message, Outcome, Progress};
+use wolffia_store::{IdSpan, Owners};
+use wolffia_sys::{
+    idmap::{IdMap, Mapping},
+    namespace::Namespaces,
+};
+
+use crate::inside::{self, InsideError};
+
+/// The name that the helper is started by; the door looks at it.
+pub const HELPER_NAME: &str = "wolffia-helper";
+
+/// Exit code of a helper whose program could not be executed.
+const NOT_EXECUTED: u8 = 127;
+
+/// Why a job brought nothing.
+#[derive(Debug, Error)]
+pub enum HelperError {
+    /// It was not started.
+    #[error(transparent)]
+    Start(#[from] InsideError),
+    /// The wire broke.
+    #[error("talking to the helper")]
+    Talk(#[from] io::Error),
+    /// It answered something else.
+    #[error("understanding the helper")]
+    Answer(#[from] serde_json::Error),
+    /// It said why.
+    #[error(transparent)]
+    Failed(Failure),
+    /// It ended without an answer.
+    #[error("the helper was killed before it was done")]
+    Killed,
+}
+
+/// Returns the store's view of a mapping.
+pub fn owners(mapping: &Mapping) -> Owners {
+    let spans = |map: &IdMap| {
+        map.ranges().iter().map(|range| IdSpan { first: range.inside, count: range.count }).collect()
+    };
+    let maps = mapping.maps();
+    Owners { key: mapping.key(), users: spans(&maps.uid), groups: spans(&maps.gid) }
+}
+
+/// Has a job done, and hands progress to `watch`.
+pub fn ask(
+    mapping: &Mapping,
+    job: &Job,
+    watch: &mut dyn FnMut(Progress),
+) -> Result<Outcome, HelperError> {
+    let (job_reader, job_writer) = io::pipe()?;
+    let (answer_reader, answer_writer) = io::pipe()?;
+    let mut ends = Some((job_writer, answer_reader));
+    let child = inside::start(mapping, Namespaces::empty(), || {
+        drop(ends.take());
+        let error = become_helper(job_reader.into(), answer_writer.into());
+        let mut out = io::stderr().lock();
+        // Nobody can be told that nobody can be told.
+        let _ = writeln!(out, "error: starting the helper\ncause: {error}");
+        NOT_EXECUTED
+    })?;
+    // `start` returned in the parent, where the closure did not run.
+    let Some((job_writer, answer_reader)) = ends else { return Err(HelperError::Killed) };
+    let mut job_writer = File::from(OwnedFd::from(job_writer));
+    serde_json::to_writer(&mut job_writer, job)?;
+    job_writer.write_all(b"\n")?;
+    drop(job_writer);
+    let answer = listen(answer_reader, watch);
+    // It has said its last word; how it ended says nothing more.
+    let _ = child.pidfd.wait();
+    answer
+}
+
+fn listen(answers: io::PipeReader, watch: &mut dyn FnMut(Progress)) -> Result<Outcome, HelperError> {
+    let mut answers = BufReader::new(answers);
+    let mut line = String::new();
+    loop {
+        line.clear();
+        if answers.read_line(&mut line)? == 0 {
+            return Err(HelperError::Killed);
+        }
+        match serde_json::from_str(&line)? {
+            Message::Progress(progress) => watch(progress),
+            Message::Done(outcome) => return Ok(*outcome),
+            Message::Failed(failure) => return Err(HelperError::Failed(failure)),
+        }
+    }
+}
+
+/// Executes this program again as the helper. Returns only when that failed.
+fn become_helper(job: OwnedFd, answers: OwnedFd) -> io::Error {
+    if let Err(error) =
+        rustix::stdio::dup2_stdin(&job).and_then(|()| rustix::stdio::dup2_stdout(&answers))
+    {
+        return error.into();
+    }
+    drop((job, answers));
+    Command::new("/proc/self/exe").arg0(HELPER_NAME).exec()
+}
