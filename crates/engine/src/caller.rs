@@ -69,7 +69,11 @@ pub fn take_signals() -> io::Result<SignalFd> {
 impl Caller {
     /// Makes a caller from the descriptor of [`take_signals`].
     pub fn new(signals: SignalFd) -> Caller {
-        Caller { signals, raw: None, interrupts: 0 }
+        Caller {
+            signals,
+            raw: None,
+            interrupts: 0,
+        }
     }
 
     /// Waits for the start report. Signals wait with it: a start is short, and its end is clean.
@@ -77,7 +81,9 @@ impl Caller {
         loop {
             match channel.wait()? {
                 Heard::Message(Report::Started) => return Ok(Ok(())),
-                Heard::Message(Report::Failed(problem)) => return Ok(Err(Outcome::Failed(problem))),
+                Heard::Message(Report::Failed(problem)) => {
+                    return Ok(Err(Outcome::Failed(problem)));
+                }
                 Heard::Message(Report::Exited(code)) => return Ok(Err(Outcome::Exited(code))),
                 Heard::Message(Report::Note(_)) | Heard::Nothing => {}
                 Heard::HungUp => return Ok(Err(Outcome::Lost)),
@@ -158,10 +164,8 @@ impl Caller {
             // A terminal that cannot be restored is no reason not to stop.
             let _ = raw.leave();
         }
-        let _ = rustix::process::kill_process(
-            rustix::process::getpid(),
-            rustix::process::Signal::STOP,
-        );
+        let _ =
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
         // Here we are running again.
         if let Some(raw) = &self.raw {
             let _ = raw.again();

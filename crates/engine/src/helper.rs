@@ -51,10 +51,20 @@ pub enum HelperError {
 /// Returns the store's view of a mapping.
 pub fn owners(mapping: &Mapping) -> Owners {
     let spans = |map: &IdMap| {
-        map.ranges().iter().map(|range| IdSpan { first: range.inside, count: range.count }).collect()
+        map.ranges()
+            .iter()
+            .map(|range| IdSpan {
+                first: range.inside,
+                count: range.count,
+            })
+            .collect()
     };
     let maps = mapping.maps();
-    Owners { key: mapping.key(), users: spans(&maps.uid), groups: spans(&maps.gid) }
+    Owners {
+        key: mapping.key(),
+        users: spans(&maps.uid),
+        groups: spans(&maps.gid),
+    }
 }
 
 /// Has a job done, and hands progress to `watch`.
@@ -75,7 +85,9 @@ pub fn ask(
         NOT_EXECUTED
     })?;
     // `start` returned in the parent, where the closure did not run.
-    let Some((job_writer, answer_reader)) = ends else { return Err(HelperError::Killed) };
+    let Some((job_writer, answer_reader)) = ends else {
+        return Err(HelperError::Killed);
+    };
     let mut job_writer = File::from(OwnedFd::from(job_writer));
     serde_json::to_writer(&mut job_writer, job)?;
     job_writer.write_all(b"\n")?;
@@ -86,7 +98,10 @@ pub fn ask(
     answer
 }
 
-fn listen(answers: io::PipeReader, watch: &mut dyn FnMut(Progress)) -> Result<Outcome, HelperError> {
+fn listen(
+    answers: io::PipeReader,
+    watch: &mut dyn FnMut(Progress),
+) -> Result<Outcome, HelperError> {
     let mut answers = BufReader::new(answers);
     let mut line = String::new();
     loop {

@@ -5,7 +5,10 @@
 //! fails or is killed the pipe closes and the child ends without having done anything. The child dies with its parent: it sets its death signal
 //! before it waits, and an orphan of that moment finds the pipe closed.
 
-use std::{fs::File, io::{self, Read, Write}};
+use std::{
+    fs::File,
+    io::{self, Read, Write},
+};
 
 use rustix::{io::Errno, process::Signal};
 use thiserror::Error;
@@ -36,9 +39,9 @@ impl InsideError {
     /// Returns what a person can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            InsideError::Clone(Errno::NOSPC) => {
-                Some("the limit of user namespaces is reached: sysctl user.max_user_namespaces".into())
-            }
+            InsideError::Clone(Errno::NOSPC) => Some(
+                "the limit of user namespaces is reached: sysctl user.max_user_namespaces".into(),
+            ),
             InsideError::Clone(_) => Some("wolffia doctor says what forbids it".into()),
             InsideError::Maps(error) => hint_of_maps(error),
             InsideError::Prepare(_) | InsideError::Wait(_) => None,

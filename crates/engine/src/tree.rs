@@ -46,7 +46,10 @@ pub enum TreeError {
 pub fn remove(path: &Path) -> Result<(), TreeError> {
     match remove_plainly(path) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => remove_inside(path),
-        result => result.map_err(|source| TreeError::Io { path: path.to_owned(), source }),
+        result => result.map_err(|source| TreeError::Io {
+            path: path.to_owned(),
+            source,
+        }),
     }
 }
 
@@ -63,6 +66,8 @@ fn remove_inside(path: &Path) -> Result<(), TreeError> {
     let ended = inside::run(&mapping, || u8::from(remove_plainly(path).is_err()))?;
     match ended {
         Ended::Exited(0) => Ok(()),
-        _ => Err(TreeError::Refused { path: path.to_owned() }),
+        _ => Err(TreeError::Refused {
+            path: path.to_owned(),
+        }),
     }
 }

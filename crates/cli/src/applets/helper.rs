@@ -23,12 +23,17 @@ const JOB_BYTES_MAX: u64 = 1 << 20;
 pub(crate) fn serve(_words: &[std::ffi::OsString]) -> u8 {
     let mut line = String::new();
     let read = io::Read::take(io::stdin().lock(), JOB_BYTES_MAX).read_line(&mut line);
-    let job: Job = match read.map_err(|error| error.to_string()).and_then(|_| {
-        serde_json::from_str(&line).map_err(|error| error.to_string())
-    }) {
+    let job: Job = match read
+        .map_err(|error| error.to_string())
+        .and_then(|_| serde_json::from_str(&line).map_err(|error| error.to_string()))
+    {
         Ok(job) => job,
         Err(cause) => {
-            return answer(&Message::Failed(failure("reading the helper's job", vec![cause], None)));
+            return answer(&Message::Failed(failure(
+                "reading the helper's job",
+                vec![cause],
+                None,
+            )));
         }
     };
     let message = match work(&job) {
@@ -40,7 +45,9 @@ pub(crate) fn serve(_words: &[std::ffi::OsString]) -> u8 {
 
 /// Says something; an asker that is gone is not told.
 fn answer(message: &Message) -> u8 {
-    let Ok(mut line) = serde_json::to_vec(message) else { return 1 };
+    let Ok(mut line) = serde_json::to_vec(message) else {
+        return 1;
+    };
     line.push(b'\n');
     u8::from(io::stdout().lock().write_all(&line).is_err())
 }
@@ -49,7 +56,10 @@ struct Teller(Mutex<Progress>);
 
 impl Watch for Teller {
     fn progress(&self, progress: Progress) {
-        let mut last = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut last = self
+            .0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         if *last != progress {
             *last = progress;
             answer(&Message::Progress(progress));
@@ -59,7 +69,9 @@ impl Watch for Teller {
 
 fn work(job: &Job) -> Result<Outcome, Failure> {
     if job.task == Task::Reset {
-        return Store::reset(&job.store).map(|()| Outcome::Reset).map_err(of_store);
+        return Store::reset(&job.store)
+            .map(|()| Outcome::Reset)
+            .map_err(of_store);
     }
     let store = Store::open(&job.store).map_err(of_store)?;
     let environment = Environment::of_process();
@@ -73,8 +85,7 @@ fn work(job: &Job) -> Result<Outcome, Failure> {
             .map_err(|error| error.to_failure()),
         Task::Stubs { image } => {
             let record = store.image(image).map_err(of_store)?;
-            let record = record
-                .ok_or_else(|| of_store(StoreError::NoImage(image.to_string())))?;
+            let record = record.ok_or_else(|| of_store(StoreError::NoImage(image.to_string())))?;
             put_stubs(&store, &job.owners, &record).map_err(|error| error.to_failure())?;
             let request = wolffia_pull::PullRequest {
                 name: image.to_string(),
@@ -95,9 +106,12 @@ fn work(job: &Job) -> Result<Outcome, Failure> {
                     Err(error) => failed.push((doomed.name.clone(), of_store(error))),
                 }
             }
-            let collected =
-                store.collect(UnusedLayers::KeepYoung).map_err(of_store)?;
-            Ok(Outcome::Removed { removed, failed, collected })
+            let collected = store.collect(UnusedLayers::KeepYoung).map_err(of_store)?;
+            Ok(Outcome::Removed {
+                removed,
+                failed,
+                collected,
+            })
         }
         Task::Collect => store
             .collect(UnusedLayers::KeepYoung)

@@ -24,13 +24,16 @@ use crate::{
 mod container_flags;
 mod helper;
 mod images;
+mod import;
 mod inspect;
 mod kill;
 mod logs;
 mod ps;
+mod pull;
 mod rm;
 mod rmi;
 mod stop;
+mod system;
 mod tag;
 pub(crate) mod version;
 mod wait;
@@ -44,9 +47,12 @@ pub(crate) static COMMANDS: &[&Command] = &[
     &wait::COMMAND,
     &rm::COMMAND,
     &inspect::COMMAND,
+    &pull::COMMAND,
     &images::COMMAND,
     &rmi::COMMAND,
     &tag::COMMAND,
+    &import::COMMAND,
+    &system::COMMAND,
     &version::COMMAND,
 ];
 

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `rmi`: take names and images away.
 
+use wolffia_pull::job::{Doomed, Outcome, Task};
+
 use crate::{
     command::{Command, Group, refused, switch},
-    context::Context,
+    context::{Context, complain},
     failure::Failure,
+    obtain,
     parse::Arguments,
+    progress::Line,
 };
 
 pub(crate) static COMMAND: Command = Command {
@@ -39,32 +43,52 @@ fn serve(context: &Context, arguments: &Arguments) -> Result<u8, Failure> {
         .containers()?
         .list()
         .map_err(|error| super::failure(&error))?;
-    let mut code = 0;
-    for word in arguments.operand_texts()? {
-        let removed = store.resolve(word).and_then(|image| {
-            let id = image.id.to_string();
-            let users: Vec<String> = containers
+    let users = |word: &str| -> Vec<String> {
+        let Ok(image) = store.resolve(word) else {
+            return Vec::new();
+        };
+        let id = image.id.to_string();
+        let stands_on = containers
+            .iter()
+            .filter(|container| container.record.image.id() == id);
+        stands_on
+            .map(|container| container.record.name.to_string())
+            .collect()
+    };
+    let images = arguments.operand_texts()?.into_iter();
+    let images = images
+        .map(|word| Doomed {
+            name: word.to_owned(),
+            users: users(word),
+        })
+        .collect();
+    let mapping = obtain::mapping(context)?;
+    let task = Task::Remove {
+        images,
+        force: arguments.is("force"),
+    };
+    let mut line = Line::new("rmi", true);
+    let Outcome::Removed {
+        removed, failed, ..
+    } = obtain::ask(context, &mapping, task, &mut line)?
+    else {
+        return Err(Failure::new(
+            "removing images: the helper answered something else",
+        ));
+    };
+    let mut text = String::new();
+    for gone in removed {
+        text.extend(
+            gone.names
                 .iter()
-                .filter(|container| container.record.image.id() == id)
-                .map(|container| container.record.name.to_string())
-                .collect();
-            store.remove(word, &users, arguments.is("force"))
-        });
-        match removed {
-            Ok(removed) => {
-                let names = removed
-                    .names
-                    .iter()
-                    .map(|name| format!("Untagged: {}\n", name.familiar()));
-                let image = removed.image.iter().map(|id| format!("Deleted: {id}\n"));
-                context.say(&names.chain(image).collect::<String>());
-            }
-            Err(error) => code = crate::context::complain(&super::store_failure(&error), 1),
-        }
+                .map(|name| format!("Untagged: {}\n", name.familiar())),
+        );
+        text.extend(gone.image.iter().map(|id| format!("Deleted: {id}\n")));
     }
-    collect(context, store);
+    context.say(&text);
+    let mut code = 0;
+    for (_, failure) in failed {
+        code = complain(&obtain::from_job(failure), 1);
+    }
     Ok(code)
 }
-
-/// Frees what no image needs any more. What is left over is collected by the next `rmi`.
-fn collect(_context: &Context, _store: &wolffia_store::Store) {}

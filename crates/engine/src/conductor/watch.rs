@@ -33,7 +33,10 @@ use crate::{
 };
 
 /// After process 1 has ended, a stream that says nothing for so long is given up.
-const DRAIN_IDLE: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
+const DRAIN_IDLE: Timespec = Timespec {
+    tv_sec: 2,
+    tv_nsec: 0,
+};
 
 /// What is watched.
 #[derive(Debug)]
@@ -93,7 +96,9 @@ impl Watch {
         };
         self.drain()?;
         let code = match (ended, self.ended_for) {
-            (Ended::Killed(9), Some(signal)) => u8::try_from(128 + signal.number()).unwrap_or(u8::MAX),
+            (Ended::Killed(9), Some(signal)) => {
+                u8::try_from(128 + signal.number()).unwrap_or(u8::MAX)
+            }
             _ => ended.code(),
         };
         Ok(Outcome { code })
@@ -105,10 +110,11 @@ impl Watch {
             input.end();
         }
         while self.outputs.iter().any(|output| !output.is_over()) {
-            let waits_for_reader = self
-                .outputs
-                .iter()
-                .any(|output| output.wants().is_some_and(|(_, flags)| flags == PollFlags::OUT));
+            let waits_for_reader = self.outputs.iter().any(|output| {
+                output
+                    .wants()
+                    .is_some_and(|(_, flags)| flags == PollFlags::OUT)
+            });
             let limit = (!waits_for_reader).then_some(DRAIN_IDLE);
             let ready = self.ready(limit.as_ref())?;
             if ready.is_empty() && limit.is_some() {
@@ -133,7 +139,12 @@ impl Watch {
         if let Some(channel) = &self.channel {
             sources.push((Source::Channel, channel.as_fd(), PollFlags::IN));
         }
-        if let Some((fd, flags)) = self.input.as_ref().filter(|_| !self.paused).and_then(Relay::wants) {
+        if let Some((fd, flags)) = self
+            .input
+            .as_ref()
+            .filter(|_| !self.paused)
+            .and_then(Relay::wants)
+        {
             sources.push((Source::Input, fd, flags));
         }
         for (index, output) in self.outputs.iter().enumerate() {
@@ -145,8 +156,10 @@ impl Watch {
             // Process 1 has ended: its descriptor would always be ready.
             sources.remove(0);
         }
-        let mut fds: Vec<PollFd<'_>> =
-            sources.iter().map(|(_, fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)).collect();
+        let mut fds: Vec<PollFd<'_>> = sources
+            .iter()
+            .map(|(_, fd, flags)| PollFd::from_borrowed_fd(*fd, *flags))
+            .collect();
         match poll(&mut fds, limit) {
             Err(Errno::INTR) => return Ok(Vec::new()),
             result => result?,
@@ -202,7 +215,9 @@ impl Watch {
     fn reap(&mut self) {
         while let Ok(Some((pid, status))) = rustix::process::waitpid(None, WaitOptions::NOHANG) {
             if pid.as_raw_nonzero().get() == self.init_child {
-                let exited = status.exit_status().and_then(|code| u8::try_from(code & 0xff).ok());
+                let exited = status
+                    .exit_status()
+                    .and_then(|code| u8::try_from(code & 0xff).ok());
                 let killed = status.terminating_signal().map(Ended::Killed);
                 self.ended = exited.map(Ended::Exited).or(killed);
             }
@@ -235,7 +250,12 @@ impl Watch {
 
     fn resize(&self, rows: u16, columns: u16) {
         let Some(console) = &self.console else { return };
-        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        let size = Winsize {
+            ws_row: rows,
+            ws_col: columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
         // A terminal that is gone has no size.
         let _ = pty::set_size(console, size);
     }
@@ -257,12 +277,18 @@ impl Watch {
 /// The signals by which a person ends a program end a container's too, although the kernel keeps those from a process 1 that does not handle them.
 fn for_a_person(signal: Signal) -> Request {
     const ENDING: [i32; 4] = [1, 2, 3, 15];
-    if ENDING.contains(&signal.number()) { Request::End(signal) } else { Request::Pass(signal) }
+    if ENDING.contains(&signal.number()) {
+        Request::End(signal)
+    } else {
+        Request::Pass(signal)
+    }
 }
 
 /// Tells whether a process handles, ignores or blocks a signal, hence decides itself what it means.
 fn cares(pid: i32, signal: Signal) -> bool {
-    let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { return true };
+    let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else {
+        return true;
+    };
     let bit = 1u64 << (signal.number() - 1);
     status
         .lines()

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+//! An image, fetched if it must be: what `pull`, `run` and `create` share.
+
+use wolffia_engine::helper::{self, HelperError};
+use wolffia_image::Platform;
+use wolffia_pull::{
+    ImageOutcome, Policy, PullRequest,
+    job::{Job, Outcome, Task},
+};
+use wolffia_sys::idmap::{Mapping, WhySingle, Wish};
+
+use crate::{context::Context, failure::Failure, human, progress::Line};
+
+/// Chooses the ids of containers, and says once a day where it is only one.
+pub(crate) fn mapping(context: &Context) -> Result<Mapping, Failure> {
+    let (mapping, why) = Mapping::choose(Wish::Best)
+        .map_err(|error| Failure::from_error(&error).help("wolffia doctor says what is missing"))?;
+    if let Some(why) = why {
+        say_once(context, &why)?;
+    }
+    Ok(mapping)
+}
+
+fn say_once(context: &Context, why: &WhySingle) -> Result<(), Failure> {
+    let said = context.home()?.root().join("said-single-id");
+    let first = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&said)
+        .is_ok();
+    if !first && context.verbosity == 0 {
+        return Ok(());
+    }
+    let text = match why {
+        WhySingle::Asked => "note: containers have one id, as asked",
+        WhySingle::NoSubIds { user } => &format!(
+            "note: {user} has no sub-ids, so containers have the one id 0: programs that change their user will fail\nhelp: an administrator can give some: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}"
+        ),
+        WhySingle::NoHelper { program } => &format!(
+            "note: {program} is not installed, so containers have the one id 0: programs that change their user will fail\nhelp: install the package uidmap (Debian) or shadow-utils"
+        ),
+        WhySingle::Nested => "note: this user namespace has one id, so containers have one too",
+    };
+    context.note(text);
+    Ok(())
+}
+
+/// Has the helper do something.
+pub(crate) fn ask(
+    context: &Context,
+    mapping: &Mapping,
+    task: Task,
+    line: &mut Line,
+) -> Result<Outcome, Failure> {
+    let job = Job {
+        store: context.home()?.store(),
+        owners: helper::owners(mapping),
+        task,
+    };
+    helper::ask(mapping, &job, &mut |progress| line.show(progress)).map_err(|error| match error {
+        HelperError::Failed(failed) => from_job(failed),
+        HelperError::Start(error) => {
+            let failure = Failure::from_error(&error);
+            error.hint().into_iter().fold(failure, Failure::help)
+        }
+        error => Failure::from_error(&error),
+    })
+}
+
+/// Returns a helper's failure as it is said at the door.
+pub(crate) fn from_job(failed: wolffia_pull::job::Failure) -> Failure {
+    let failure = failed
+        .causes
+        .into_iter()
+        .fold(Failure::new(failed.message), Failure::cause);
+    failed.hint.into_iter().fold(failure, Failure::help)
+}
+
+/// Pulls an image.
+pub(crate) fn pull(
+    context: &Context,
+    mapping: &Mapping,
+    name: &str,
+    platform: Option<&str>,
+    policy: Policy,
+    quiet: bool,
+) -> Result<ImageOutcome, Failure> {
+    let platform = match platform {
+        None => Platform::host(),
+        Some(text) => Platform::parse(text).map_err(|error| Failure::usage(format!("{error}")))?,
+    };
+    let request = PullRequest {
+        name: name.to_owned(),
+        platform,
+        policy,
+        insecure: false,
+    };
+    let mut line = Line::new(name, quiet);
+    let outcome = ask(context, mapping, Task::Pull(request), &mut line)
+        .map_err(|failure| offline(context, failure, name))?;
+    let Outcome::Image(image) = outcome else {
+        return Err(Failure::new(format!(
+            "pulling {name}: the helper answered something else"
+        )));
+    };
+    line.finish(&summary(&image));
+    if !quiet {
+        image
+            .notes()
+            .iter()
+            .for_each(|note| context.note(&format!("note: {note}")));
+    }
+    Ok(image)
+}
+
+/// Where a name could not be fetched: what is here that was perhaps meant.
+fn offline(context: &Context, failure: Failure, name: &str) -> Failure {
+    let Ok(images) = context.store().and_then(|store| {
+        store
+            .images()
+            .map_err(|error| crate::applets::store_failure(&error))
+    }) else {
+        return failure;
+    };
+    let names: Vec<String> = images
+        .iter()
+        .flat_map(|image| image.names.iter().map(wolffia_image::Reference::familiar))
+        .collect();
+    match crate::suggest::nearest(name, names.iter().map(String::as_str)) {
+        Some(near) => failure.help(format!("{near} is here")),
+        None => failure,
+    }
+}
+
+fn summary(image: &ImageOutcome) -> String {
+    let name = image.name.as_deref().unwrap_or("the image");
+    if image.up_to_date && image.fetched_bytes == 0 {
+        return format!("{name} is up to date: asked the registry");
+    }
+    let fresh = image.layers.saturating_sub(image.layers_present);
+    let plural = if image.layers == 1 { "layer" } else { "layers" };
+    format!(
+        "Pulled {name} ({}, {fresh} of {} {plural} new)",
+        human::size(image.fetched_bytes),
+        image.layers
+    )
+}
