@@ -93,7 +93,6 @@ pub(crate) fn pull(
         name: name.to_owned(),
         platform,
         policy,
-        insecure: false,
     };
     let mut line = Line::new(name, quiet);
     let outcome = ask(context, mapping, Task::Pull(request), &mut line)

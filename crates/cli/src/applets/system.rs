@@ -5,6 +5,7 @@ use std::fs;
 
 use wolffia_engine::control;
 use wolffia_pull::job::{Outcome, Task};
+use wolffia_store::Repair;
 
 use crate::{
     command::{Command, Group, switch},
@@ -18,10 +19,17 @@ use crate::{
 pub(crate) static COMMAND: Command = Command {
     name: "system",
     aliases: &[],
-    usage: "check | reset [--force]",
+    usage: "check [--repair] | reset [--force]",
     summary: "Check what is on disk, or remove all of it",
     group: Group::System,
-    flags: &[&[switch("force", Some('f'), "reset: do not ask")]],
+    flags: &[&[
+        switch("force", Some('f'), "reset: do not ask"),
+        switch(
+            "repair",
+            None,
+            "check: take away what is damaged and can be fetched or made again",
+        ),
+    ]],
     stops_at_operand: false,
     operands: (1, 1),
     failure_code: 1,
@@ -30,7 +38,14 @@ pub(crate) static COMMAND: Command = Command {
 
 fn serve(context: &Context, arguments: &Arguments) -> Result<u8, Failure> {
     match arguments.operand_texts()?[0] {
-        "check" => check(context),
+        "check" => check(
+            context,
+            if arguments.is("repair") {
+                Repair::Yes
+            } else {
+                Repair::No
+            },
+        ),
         "reset" => reset(context, arguments.is("force")),
         word @ ("df" | "prune" | "info" | "events") => Err(Failure::usage(format!(
             "`wolffia system {word}` is not served yet"
@@ -43,14 +58,16 @@ fn serve(context: &Context, arguments: &Arguments) -> Result<u8, Failure> {
     }
 }
 
-fn check(context: &Context) -> Result<u8, Failure> {
+fn check(context: &Context, repair: Repair) -> Result<u8, Failure> {
     let containers = context
         .containers()?
         .list()
         .map_err(|error| super::failure(&error))?;
     let mapping = obtain::mapping(context)?;
     let mut line = Line::new("check", true);
-    let Outcome::Checked(report) = obtain::ask(context, &mapping, Task::Check, &mut line)? else {
+    let Outcome::Checked(report) =
+        obtain::ask(context, &mapping, Task::Check { repair }, &mut line)?
+    else {
         return Err(Failure::new("checking: the helper answered something else"));
     };
     let mut text = format!(
