@@ -55,8 +55,8 @@ fn main() {
         for i in tree::emit(&policy) {
             writeln!(
                 text,
-                "Instruction {{ code: {:#04x}, jump_true: {}, jump_false: {}, operand: {:#x} }},",
-                i.code, i.jump_true, i.jump_false, i.operand
+                "Instruction {{ code: {:#04x}, jump_true: {}, jump_false: {}, operand: 0x{:04x}_{:04x} }},",
+                i.code, i.jump_true, i.jump_false, i.operand >> 16, i.operand & 0xffff
             )
             .expect("a string takes all");
         }

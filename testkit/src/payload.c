@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -90,6 +91,28 @@ static int scatter(const char *id) {
     return hold();
 }
 
+/* Makes each call, written NUMBER[,ARGUMENT...], in a process of its own, and prints its errno, or the signal it died of. */
+static int calls(char **words) {
+    for (; *words; words++) {
+        pid_t child = fork();
+        if (child < 0) return fail("fork");
+        if (child == 0) {
+            unsigned long word[7] = {0};
+            char *at = *words;
+            for (int i = 0; i < 7 && *at; i++) {
+                word[i] = strtoul(at, &at, 0);
+                if (*at == ',') at++;
+            }
+            _exit(syscall((long)word[0], word[1], word[2], word[3], word[4], word[5], word[6]) == -1 ? errno : 0);
+        }
+        int status;
+        if (waitpid(child, &status, 0) < 0) return fail("wait");
+        if (WIFSIGNALED(status)) printf("%s signal %d\n", *words, WTERMSIG(status));
+        else printf("%s %d\n", *words, WEXITSTATUS(status));
+    }
+    return 0;
+}
+
 int main(int count, char **words) {
     const char *slash = strrchr(words[0], '/'), *name = slash ? slash + 1 : words[0];
     char **rest = words + 1;
@@ -106,6 +129,7 @@ int main(int count, char **words) {
     if (!strcmp(name, "scatter")) return scatter(*rest);
     if (!strcmp(name, "stubborn")) return signal(SIGTERM, SIG_IGN), puts("ready"), fflush(stdout), pause(), 1;
     if (!strcmp(name, "sleep")) return *rest ? (int)sleep((unsigned)atoi(*rest)) : 0;
+    if (!strcmp(name, "syscall")) return calls(rest);
     if (!strcmp(name, "id")) return printf("uid=%u gid=%u\n", getuid(), getgid()) < 0;
     if (!strcmp(name, "pwd")) return puts(getcwd((char[4096]){0}, 4096)) < 0;
     if (!strcmp(name, "env")) {

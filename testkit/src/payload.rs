@@ -5,7 +5,8 @@
 //! by the name it is called with or behind the name `payload`:
 //! `true`, `false`, `exit N`, `echo`, `env`, `pwd`, `id`, `cat`, `ls DIR`, `stat FILE...` (mode, uid, gid, size), `write FILE
 //! TEXT`, `rm FILE`, `sleep N`; `hold` says "ready" and waits for SIGTERM; `stubborn` does not heed it; `scatter UID` changes its
-//! ids and leaves two orphans in sessions of their own.
+//! ids and leaves two orphans in sessions of their own; `syscall NUMBER[,ARGUMENT...]...` makes each call in a process of its own
+//! and prints the word with the errno (0 for success) or `signal N`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,7 +18,7 @@ const SOURCE: &str = include_str!("payload.c");
 /// The commands it has, for images that want links by those names.
 pub const COMMANDS: &[&str] = &[
     "true", "false", "exit", "echo", "env", "pwd", "id", "cat", "ls", "stat", "write", "rm",
-    "sleep", "hold", "stubborn", "scatter",
+    "sleep", "hold", "stubborn", "scatter", "syscall",
 ];
 
 /// Returns the program's bytes; compiles it once for each process. Tests that call it say `need!(Cc)`.
@@ -75,6 +76,20 @@ mod tests {
         assert_eq!(run(&["exit", "7"]), (7, String::new()));
         assert_eq!(run(&["env"]), (0, "A=1\n".into()));
         assert_eq!(run(&["nonsense"]).0, 127);
+        // getpid, and close of no descriptor.
+        let calls = ["39", "3,0xffffffff"].map(|call| {
+            if cfg!(target_arch = "x86_64") {
+                call
+            } else {
+                "172"
+            }
+        });
+        let answer = if cfg!(target_arch = "x86_64") {
+            "39 0\n3,0xffffffff 9\n"
+        } else {
+            "172 0\n172 0\n"
+        };
+        assert_eq!(run(&["syscall", calls[0], calls[1]]), (0, answer.into()));
         let link = folder.path().join("false");
         symlink(&program, &link).unwrap();
         assert_eq!(Command::new(link).status().unwrap().code(), Some(1));

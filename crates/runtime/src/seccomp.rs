@@ -11,6 +11,7 @@
 
 use wolffia_sys::seccomp::{Instruction, Program, ProgramError, instruction};
 
+pub mod document;
 pub mod numbers;
 pub mod oci;
 pub mod policy;
@@ -42,6 +43,9 @@ include!(concat!(env!("OUT_DIR"), "/seccomp_ready.rs"));
 ///
 /// Copies nothing where the capabilities make no difference to the default; else lays the filter out, which takes tens
 /// of microseconds and allocates.
+///
+/// # Panics
+/// Never: a test lays the table out for every capability that it asks for.
 pub fn default_profile(bounding: u64, options: Options) -> Program {
     if same_groups(bounding, DEFAULT_BOUNDING) {
         return if options.nesting {

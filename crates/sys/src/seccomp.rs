@@ -24,31 +24,48 @@ pub use instruction::{INSTRUCTIONS_MAX, Instruction};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
     instructions: Cow<'static, [Instruction]>,
+    length: u16,
 }
 
 impl Program {
     /// Returns the program of these instructions.
     pub fn new(instructions: Vec<Instruction>) -> Result<Self, ProgramError> {
-        match instructions.len() {
-            0 => Err(ProgramError::Empty),
-            length if length > INSTRUCTIONS_MAX => Err(ProgramError::TooLong { length }),
-            _ => Ok(Self {
-                instructions: Cow::Owned(instructions),
-            }),
-        }
+        let length = checked_length(instructions.len())?;
+        Ok(Self {
+            instructions: Cow::Owned(instructions),
+            length,
+        })
     }
 
-    /// Returns a program that lies ready in the binary. For constants: a length out of bounds does not compile.
+    /// Returns a program that lies ready in the binary.
+    ///
+    /// # Panics
+    /// Where its length is out of bounds: a constant of that kind does not compile.
     pub const fn from_static(instructions: &'static [Instruction]) -> Self {
-        assert!(!instructions.is_empty() && instructions.len() <= INSTRUCTIONS_MAX);
-        Self {
-            instructions: Cow::Borrowed(instructions),
+        match checked_length(instructions.len()) {
+            Ok(length) => Self {
+                instructions: Cow::Borrowed(instructions),
+                length,
+            },
+            Err(_) => panic!("the program is empty or too long"),
         }
     }
 
     /// Returns the instructions.
     pub fn instructions(&self) -> &[Instruction] {
         &self.instructions
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "checked to be at most 4096"
+)]
+const fn checked_length(length: usize) -> Result<u16, ProgramError> {
+    match length {
+        0 => Err(ProgramError::Empty),
+        1..=INSTRUCTIONS_MAX => Ok(length as u16),
+        _ => Err(ProgramError::TooLong { length }),
     }
 }
 
@@ -114,10 +131,13 @@ const SET_MODE_FILTER: libc::c_uint = 1;
 /// Does not block, does not allocate, is safe after a clone.
 #[expect(unsafe_code, reason = "seccomp(2) has no wrapper")]
 pub fn install(program: &Program, flags: Flags) -> Result<Option<OwnedFd>, InstallError> {
-    let instructions = program.instructions();
     let header = libc::sock_fprog {
-        len: u16::try_from(instructions.len()).expect("a program has at most 4096 instructions"),
-        filter: instructions.as_ptr().cast::<libc::sock_filter>().cast_mut(),
+        len: program.length,
+        filter: program
+            .instructions
+            .as_ptr()
+            .cast::<libc::sock_filter>()
+            .cast_mut(),
     };
     // SAFETY: `header` and the `len` instructions behind it outlive the call, which only reads them; `Instruction` has
     // the layout of `sock_filter` (asserted below).
@@ -137,7 +157,9 @@ pub fn install(program: &Program, flags: Flags) -> Result<Option<OwnedFd>, Insta
             _ => InstallError::Kernel(error),
         });
     }
-    let answer = i32::try_from(answer).expect("the kernel returns a descriptor or a thread id");
+    // A descriptor or a thread id, both of which are ints.
+    let answer = i32::try_from(answer)
+        .map_err(|_| InstallError::Kernel(std::io::ErrorKind::InvalidData.into()))?;
     if flags.contains(Flags::LISTENER) {
         // SAFETY: with this flag a result of zero or more is a new descriptor that nobody else owns.
         return Ok(Some(unsafe { OwnedFd::from_raw_fd(answer) }));
@@ -165,3 +187,118 @@ const _: () = {
         std::mem::offset_of!(Instruction, operand) == std::mem::offset_of!(libc::sock_filter, k)
     );
 };
+
+#[cfg(test)]
+mod tests {
+    use super::instruction::{JUMP_EQUAL, LOAD, OFFSET_NUMBER, RETURN};
+    use super::*;
+
+    const ALLOW: u32 = 0x7FFF_0000;
+    /// Errno 77.
+    const ANSWER: u32 = 0x0005_004D;
+    const NOTIFY: u32 = 0x7FC0_0000;
+
+    /// `verdict` for this call, Allow for all others.
+    fn program(number: libc::c_long, verdict: u32) -> Program {
+        let number = u32::try_from(number).unwrap();
+        Program::new(vec![
+            Instruction::plain(LOAD, OFFSET_NUMBER),
+            Instruction {
+                code: JUMP_EQUAL,
+                jump_true: 0,
+                jump_false: 1,
+                operand: number,
+            },
+            Instruction::plain(RETURN, verdict),
+            Instruction::plain(RETURN, ALLOW),
+        ])
+        .unwrap()
+    }
+
+    /// Runs `work` on a thread of its own: a filter stays for the thread's life.
+    fn on_a_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+        std::thread::scope(|scope| scope.spawn(work).join().unwrap())
+    }
+
+    #[test]
+    fn filter_answers_the_call_on_this_thread_alone() {
+        let inside = on_a_thread(|| {
+            rustix::thread::set_no_new_privs(true).unwrap();
+            assert!(
+                install(&program(libc::SYS_sync, ANSWER), Flags::default())
+                    .unwrap()
+                    .is_none()
+            );
+            install(
+                &program(libc::SYS_getpriority, ANSWER),
+                Flags::ALLOW_SPECULATION,
+            )
+            .unwrap();
+            rustix::process::getpriority_process(None)
+        });
+        assert_eq!(inside.unwrap_err().raw_os_error(), 77);
+        rustix::process::getpriority_process(None).unwrap();
+    }
+
+    #[test]
+    fn listener_is_handed_out_once() {
+        let (first, second) = on_a_thread(|| {
+            rustix::thread::set_no_new_privs(true).unwrap();
+            let filter = program(libc::SYS_getpriority, NOTIFY);
+            (
+                install(&filter, Flags::LISTENER),
+                install(&filter, Flags::LISTENER),
+            )
+        });
+        let listener = first.unwrap().unwrap();
+        assert!(
+            rustix::io::fcntl_getfd(&listener)
+                .unwrap()
+                .contains(rustix::io::FdFlags::CLOEXEC)
+        );
+        assert!(matches!(second, Err(InstallError::SecondListener)));
+    }
+
+    #[test]
+    fn program_that_the_kernel_refuses_is_an_error() {
+        let endless = Program::new(vec![Instruction::plain(LOAD, OFFSET_NUMBER)]).unwrap();
+        let answer = on_a_thread(|| {
+            rustix::thread::set_no_new_privs(true).unwrap();
+            install(&endless, Flags::default())
+        });
+        let Err(InstallError::Kernel(error)) = answer else {
+            panic!("{answer:?}")
+        };
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+    }
+
+    #[test]
+    fn thread_without_no_new_privs_or_capability_is_refused() {
+        let answer = on_a_thread(|| {
+            let none = rustix::thread::CapabilitySet::empty();
+            let sets = rustix::thread::CapabilitySets {
+                effective: none,
+                permitted: none,
+                inheritable: none,
+            };
+            rustix::thread::set_capabilities(None, sets).unwrap();
+            install(&program(libc::SYS_sync, ALLOW), Flags::default())
+        });
+        assert!(
+            matches!(answer, Err(InstallError::NotAllowed)),
+            "{answer:?}"
+        );
+    }
+
+    #[test]
+    fn length_is_checked() {
+        assert_eq!(Program::new(Vec::new()), Err(ProgramError::Empty));
+        let long = vec![Instruction::plain(RETURN, ALLOW); INSTRUCTIONS_MAX + 1];
+        assert_eq!(
+            Program::new(long),
+            Err(ProgramError::TooLong {
+                length: INSTRUCTIONS_MAX + 1
+            })
+        );
+    }
+}

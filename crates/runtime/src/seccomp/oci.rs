@@ -17,7 +17,7 @@
 use serde::{Deserialize, Serialize};
 use wolffia_sys::seccomp::{Flags, Program, ProgramError};
 
-use super::policy::{Action, Architecture, Condition, Newer, Policy, Rule, Rules, Test};
+use super::policy::{Action, Architecture, Condition, Newer, Policy, Rule, Rules, Test, Width};
 use super::{NATIVE, compile, numbers};
 
 /// The section as it is written.
@@ -173,13 +173,12 @@ pub fn to_policy(section: &LinuxSeccomp) -> Result<Policy, SeccompError> {
     }
     let mut architectures: Vec<(Architecture, Rules)> = Vec::new();
     for name in &section.architectures {
-        if let Some(architecture) = architecture(name)? {
-            if !architectures
+        if let Some(architecture) = architecture(name)?
+            && !architectures
                 .iter()
                 .any(|(listed, _)| *listed == architecture)
-            {
-                architectures.push((architecture, Rules::default()));
-            }
+        {
+            architectures.push((architecture, Rules::default()));
         }
     }
     // The machine's own calls are always served: the runtime makes them itself.
@@ -341,7 +340,11 @@ fn rules(call: &Syscall, action: Action) -> Result<Vec<Rule>, SeccompError> {
                 call: name(),
                 index: argument.index,
             })?;
-            Ok(Condition { argument, test })
+            Ok(Condition {
+                argument,
+                width: Width::Register,
+                test,
+            })
         })
         .collect::<Result<_, _>>()?;
     let repeated = conditions.iter().enumerate().any(|(at, one)| {

@@ -126,18 +126,36 @@ pub enum Test {
     },
 }
 
+/// How much of an argument counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Width {
+    /// All that the architecture has: what `seccomp_rule_add(3)` and with it OCI profiles mean.
+    Register,
+    /// The low 32 bits, since that is what the kernel takes of an `int`. Compared as a register, `socket` with a family
+    /// of 40 and a stray bit above would count as "greater than 40", and be family 40 to the kernel.
+    Int,
+}
+
 /// A test of one argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Condition {
     /// Which argument, 0 to 5.
     pub argument: u8,
+    /// How much of it counts.
+    pub width: Width,
     /// What it is held against.
     pub test: Test,
 }
 
 impl Condition {
-    /// Returns whether a call with these arguments meets the condition. On a narrow architecture the low halves count.
-    pub fn holds(&self, wide: bool, arguments: &[u64; 6]) -> bool {
+    /// Returns whether both words of the argument count. On a narrow architecture there is one.
+    pub const fn wide(&self, architecture_wide: bool) -> bool {
+        architecture_wide && matches!(self.width, Width::Register)
+    }
+
+    /// Returns whether a call with these arguments meets the condition.
+    pub fn holds(&self, architecture_wide: bool, arguments: &[u64; 6]) -> bool {
+        let wide = self.wide(architecture_wide);
         let cut = |number: u64| if wide { number } else { number & 0xFFFF_FFFF };
         let argument = cut(arguments[usize::from(self.argument)]);
         match self.test {
@@ -243,7 +261,7 @@ impl Policy {
     /// Whose number this is, if the policy lists that architecture.
     pub fn tenant(&self, audit_token: u32, raw_number: u32) -> Option<&(Architecture, Rules)> {
         let x32 = audit_token == Architecture::X32.audit_token()
-            && raw_number & X32_BIT != 0
+            && raw_number >= X32_BIT
             && raw_number != SKIPPED;
         self.architectures.iter().find(|(architecture, _)| {
             architecture.audit_token() == audit_token && (*architecture == Architecture::X32) == x32

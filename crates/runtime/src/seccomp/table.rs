@@ -11,10 +11,12 @@
 //! calls, `bpf`, `perf_event_open`, new user namespaces, `move_pages` and `migrate_pages`, and what the kernel itself
 //! has dropped.
 //!
+//! One difference, for the better: the family of a socket is compared as the kernel reads it, see [`Width::Int`].
+//!
 //! Capabilities count as docker counts them: those of the bounding set. In a rootless container they are capabilities in
 //! its user namespace only.
 
-use super::policy::{Architecture, Condition, Test};
+use super::policy::{Architecture, Condition, Test, Width};
 
 /// Calls that are treated alike, for one reason.
 #[derive(Debug)]
@@ -100,8 +102,22 @@ const X86_64: &[Architecture] = &[Architecture::X86_64];
 const X86_FAMILY: &[Architecture] = &[Architecture::X86_64, Architecture::X32, Architecture::X86];
 const ARM_FAMILY: &[Architecture] = &[Architecture::Arm, Architecture::Aarch64];
 
+/// The first argument, as the kernel's `int`.
+const fn first_int(test: Test) -> Condition {
+    Condition {
+        argument: 0,
+        width: Width::Int,
+        test,
+    }
+}
+
+/// The first argument, as it stands in the register.
 const fn first(test: Test) -> Condition {
-    Condition { argument: 0, test }
+    Condition {
+        argument: 0,
+        width: Width::Register,
+        test,
+    }
 }
 
 /// The groups. Of two that name one call, one without an argument condition wins over one with; the profile of docker
@@ -605,9 +621,9 @@ pub const GROUPS: &[Group] = &[
         reason: "Sockets of every family but two: AF_ALG (38) reaches the kernel's crypto code, a rich source of holes; AF_VSOCK (40) talks to the hypervisor and knows no network namespace.",
         when: ALWAYS,
         effect: Effect::AllowWhereAny(&[
-            first(Test::Less(38)),
-            first(Test::Equal(39)),
-            first(Test::Greater(40)),
+            first_int(Test::Less(38)),
+            first_int(Test::Equal(39)),
+            first_int(Test::Greater(40)),
         ]),
         calls: &["socket"],
     },

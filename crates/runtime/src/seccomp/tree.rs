@@ -230,7 +230,7 @@ impl Writer {
             writer: self,
             low: at,
             high: at + 4,
-            wide,
+            wide: condition.wide(wide),
         };
         match condition.test {
             Test::Equal(value) => words.equal(u64::MAX, value, met, unmet),
