@@ -165,9 +165,7 @@ fn as_registers(name: &str, rules: &[Rule]) -> Vec<Rule> {
 
 fn capability_sets() -> BTreeSet<u64> {
     let single = CAPABILITIES.iter().map(|(_, number)| 1 << number);
-    let without = CAPABILITIES
-        .iter()
-        .map(|(_, number)| !(1_u64 << number));
+    let without = CAPABILITIES.iter().map(|(_, number)| !(1_u64 << number));
     let besides = CAPABILITIES
         .iter()
         .map(|(_, number)| DEFAULT_BOUNDING | 1 << number);
