@@ -135,6 +135,9 @@ pub enum Error {
         /// How often the download was resumed.
         resumes: u32,
     },
+    /// A span was asked for, and the whole blob was answered. The reader of a blob does without spans then.
+    #[error("the source serves no spans")]
+    NoSpans,
     /// Bytes that a source holds cannot be read.
     #[error("{doing}")]
     Read {
@@ -204,13 +207,6 @@ pub enum Error {
         /// What is missing or wrong.
         problem: String,
     },
-    /// A thread that fetches could not be started.
-    #[error("starting a thread that fetches")]
-    Thread(
-        /// Why not.
-        #[source]
-        io::Error,
-    ),
 }
 
 impl Error {

@@ -64,8 +64,8 @@ pub trait Source: fmt::Debug + Send + Sync {
 pub struct Stream {
     /// Where in the blob they begin: at the start of the span that was asked for, or at 0 where the place knows no spans.
     pub start: u64,
-    /// Whether the place serves spans: where it does not, the stream goes to the blob's end.
-    pub spans: bool,
+    /// Where they end, if nothing breaks.
+    pub end: u64,
     /// The bytes.
     pub reader: Box<dyn Read + Send>,
 }
@@ -75,7 +75,7 @@ impl fmt::Debug for Stream {
         formatter
             .debug_struct("Stream")
             .field("start", &self.start)
-            .field("spans", &self.spans)
+            .field("end", &self.end)
             .finish_non_exhaustive()
     }
 }

@@ -38,7 +38,7 @@ struct Shared {
 type Open = (TcpStream, TcpStream, Vec<JoinHandle<()>>);
 
 impl Link {
-    /// Lays a wire to `to`. `delay` is added to what the server sends, once per silence: about one round trip.
+    /// Lays a wire to `to`. `delay` is added before the first byte of each answer: one round trip.
     ///
     /// # Panics
     /// Where no port of this machine can be had.
@@ -115,9 +115,11 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
             continue;
         };
         let pacing = Arc::clone(shared);
+        let asked = Arc::new(AtomicBool::new(false));
+        let answered = Arc::clone(&asked);
         let threads = vec![
-            std::thread::spawn(move || forward(up.0, up.1)),
-            std::thread::spawn(move || pace(&pacing, down.1, down.0)),
+            std::thread::spawn(move || forward(&asked, up.0, up.1)),
+            std::thread::spawn(move || pace(&pacing, &answered, down.1, down.0)),
         ];
         let mut open = shared.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|(_, _, threads)| !threads.iter().all(JoinHandle::is_finished));
@@ -125,10 +127,11 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
     }
 }
 
-/// Forwards what the client sends.
-fn forward(mut from: TcpStream, mut to: TcpStream) {
+/// Forwards what the client sends, and notes that something was asked.
+fn forward(asked: &AtomicBool, mut from: TcpStream, mut to: TcpStream) {
     let mut piece = vec![0; PIECE_BYTES];
     while let Ok(length @ 1..) = from.read(&mut piece) {
+        asked.store(true, Ordering::SeqCst);
         if to.write_all(&piece[..length]).is_err() {
             break;
         }
@@ -137,15 +140,13 @@ fn forward(mut from: TcpStream, mut to: TcpStream) {
 }
 
 /// Forwards what the server sends, as slowly as was asked for.
-fn pace(shared: &Shared, mut from: TcpStream, mut to: TcpStream) {
+fn pace(shared: &Shared, asked: &AtomicBool, mut from: TcpStream, mut to: TcpStream) {
     let mut piece = vec![0; PIECE_BYTES];
     let mut total = 0;
     let mut due = Instant::now();
     while let Ok(length @ 1..) = from.read(&mut piece) {
-        let now = Instant::now();
-        // What comes after a silence is an answer that had to travel.
-        if now > due {
-            due = now + shared.delay;
+        if asked.swap(false, Ordering::SeqCst) {
+            due = Instant::now() + shared.delay;
         }
         if let Some(speed) = shared.bytes_per_second {
             let bytes = u32::try_from(length).unwrap_or(u32::MAX);

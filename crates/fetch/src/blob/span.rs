@@ -32,8 +32,7 @@ pub(super) struct SpanReader {
     failures: u32,
     resumes_left: u32,
     window: (Instant, u64),
-    /// Whether the source serves spans, once an answer has shown it.
-    pub(super) spans: Option<bool>,
+    strict: bool,
 }
 
 impl SpanReader {
@@ -50,8 +49,26 @@ impl SpanReader {
             failures: 0,
             resumes_left,
             window: (Instant::now(), span.start),
-            spans: None,
+            strict: false,
         }
+    }
+
+    /// Fails with [`Error::NoSpans`] where the source begins elsewhere than at the span.
+    pub(super) fn strict(self) -> Self {
+        Self {
+            strict: true,
+            ..self
+        }
+    }
+
+    /// Ends the span earlier, or later again; a stream that is open goes on.
+    pub(super) fn end_at(&mut self, end: u64) {
+        self.end = end.max(self.position);
+    }
+
+    /// Closes the stream, which would be in the way of nobody but costs a connection.
+    pub(super) fn close(&mut self) {
+        self.stream = None;
     }
 
     /// Returns how much is still to come.
@@ -72,6 +89,9 @@ impl SpanReader {
                 Ok(length) => {
                     self.position += u64::try_from(length).unwrap_or(0);
                     self.failures = 0;
+                    if self.position == self.end {
+                        self.finish();
+                    }
                     return Ok(length);
                 }
                 Err(error) => {
@@ -79,6 +99,14 @@ impl SpanReader {
                     std::thread::sleep(self.pause_after(error)?);
                 }
             }
+        }
+    }
+
+    /// Reads the end of a stream that has one here: its connection can then be used again.
+    fn finish(&mut self) {
+        if let Some(stream) = self.stream.take_if(|stream| stream.end == self.end) {
+            let mut reader = stream.reader;
+            let _end = reader.read(&mut [0]);
         }
     }
 
@@ -117,7 +145,9 @@ impl SpanReader {
     /// Opens the source at the current position, or before it and skips.
     fn open(&mut self) -> Result<Stream, Error> {
         let mut stream = self.source.open(&self.blob, self.position..self.end)?;
-        self.spans = Some(stream.spans);
+        if self.strict && stream.start != self.position {
+            return Err(Error::NoSpans);
+        }
         let mut to_skip = self.position.saturating_sub(stream.start);
         let mut buffer = vec![0; if to_skip == 0 { 0 } else { SKIP_BYTES }];
         while to_skip > 0 {

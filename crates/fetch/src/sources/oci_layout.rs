@@ -2,8 +2,8 @@
 //! An OCI image layout: a directory with `index.json` and `blobs/sha256/...`, as skopeo, buildah and umoci write it.
 //!
 //! Written `oci:DIRECTORY[:TAG]`. The tag is an entry's annotation `org.opencontainers.image.ref.name`; without one the
-//! index must leave no choice: one image, or several that differ in platform. A directory whose name has a colon is found too: the whole text
-//! is tried as a directory first.
+//! index must leave no choice: one image, or several that differ in platform. Directories and tags may
+//! hold colons.
 //!
 //! Source: OCI image-spec image-layout.md; containers-transports(5) for the way it is written.
 
@@ -36,19 +36,17 @@ impl OciLayout {
     /// # Errors
     /// Fails where there is no layout.
     pub fn parse(text: &str, limits: Limits) -> Result<Self, Error> {
-        if Path::new(text).join("index.json").is_file() {
-            return Ok(Self::new(text, None, limits));
+        // Both directories and tags may hold colons: the first that divides off a layout divides.
+        let splits = text
+            .match_indices(':')
+            .map(|(at, _)| (&text[..at], Some(text[at + 1..].to_owned())));
+        let found = std::iter::once((text, None))
+            .chain(splits)
+            .find(|(directory, _)| Path::new(directory).join("index.json").is_file());
+        match found {
+            Some((directory, tag)) => Ok(Self::new(directory, tag, limits)),
+            None => Err(Self::new(text, None, limits).problem("there is no index.json in it")),
         }
-        let split = text.rsplit_once(':').filter(|(_, tag)| !tag.contains('/'));
-        let (directory, tag) = match split {
-            Some((directory, tag)) => (directory, Some(tag.to_owned())),
-            None => (text, None),
-        };
-        let layout = Self::new(directory, tag, limits);
-        if !layout.directory.join("index.json").is_file() {
-            return Err(layout.problem("there is no index.json in it"));
-        }
-        Ok(layout)
     }
 
     /// Returns the image called `tag` in `directory`, or its only one.
@@ -167,7 +165,7 @@ impl Source for OciLayout {
         let start = file.seek(SeekFrom::Start(span.start)).map_err(failed)?;
         Ok(Stream {
             start,
-            spans: true,
+            end: span.end,
             reader: Box::new(file.take(span.end.saturating_sub(start))),
         })
     }

@@ -132,7 +132,8 @@ impl Registry {
             retry::run(self.client.limits(), &doing, || {
                 let stream = place.blob(&self.client, &doing, blob, 0..blob.size)?;
                 let mut bytes = Vec::new();
-                let read = stream.reader.take(blob.size).read_to_end(&mut bytes);
+                // One more than there should be: a body that is read to its end gives its connection back.
+                let read = stream.reader.take(blob.size + 1).read_to_end(&mut bytes);
                 let _length = read.map_err(|error| place.broken(&doing, error))?;
                 verify(&doing, blob, &bytes)?;
                 Ok(bytes)

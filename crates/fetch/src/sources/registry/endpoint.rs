@@ -195,8 +195,8 @@ impl Endpoint {
         blob: &Descriptor,
         span: Range<u64>,
     ) -> Result<Stream, Error> {
-        let (start, total) = match response.status {
-            200 => (0, response.length()),
+        let (start, end, total) = match response.status {
+            200 => (0, blob.size, response.length()),
             206 => {
                 let Some((first, last, total)) = content_range(&response) else {
                     return Err(self.protocol(doing, "the range of its answer cannot be read"));
@@ -205,7 +205,7 @@ impl Endpoint {
                 if first != span.start || last >= span.end {
                     return Err(self.protocol(doing, "it sent another range than was asked for"));
                 }
-                (first, total)
+                (first, last + 1, total)
             }
             _ => return Err(self.refused(response, doing)),
         };
@@ -216,13 +216,9 @@ impl Endpoint {
                 actual: total,
             });
         }
-        let spans = response.status == 206
-            || response
-                .header("accept-ranges")
-                .is_some_and(|unit| unit == "bytes");
         Ok(Stream {
             start,
-            spans,
+            end,
             reader: Box::new(BodyReader {
                 body: response.reader(),
                 doing: doing.to_owned(),
