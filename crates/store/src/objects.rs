@@ -127,7 +127,7 @@ impl Session<'_> {
     fn draft(&self) -> Result<Draft> {
         let name = self.next_name();
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(self.at(), &name, flags, OBJECT_MODE)
+        let file = rustix::fs::openat(self.at(), &name, flags, DRAFT_MODE)
             .doing("writing", self.path_of(&name))?;
         Ok(Draft {
             name,
@@ -145,6 +145,7 @@ impl Session<'_> {
             XattrFlags::CREATE,
         )
         .doing("writing the digest of", path())?;
+        rustix::fs::fchmod(&draft.file, OBJECT_MODE).doing("closing", path())?;
         for name in [ObjectName::of(digest), ObjectName::long(digest)] {
             let to = Path::new("objects").join(name.to_string());
             if self.publish_new(&draft.name, &to)? {
@@ -162,6 +163,9 @@ impl Session<'_> {
 
 /// Readable by everybody who gets there (nobody but the user does), writable by nobody.
 const OBJECT_MODE: Mode = Mode::RUSR.union(Mode::RGRP).union(Mode::ROTH);
+
+/// An attribute can be set by who may write; a process without rights over the user's own files may not, once that is gone.
+const DRAFT_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 
 /// A file that is not an object yet.
 #[derive(Debug)]
