@@ -27,11 +27,13 @@ use crate::image_builder::{Document, Image};
 
 mod faults;
 mod link;
+mod real;
 mod serve;
 mod tokens;
 
 pub use faults::{Fault, On};
 pub use link::Link;
+pub use real::{PASSWORD, RealRegistry, USER};
 pub use tokens::Auth;
 
 /// How the server behaves when it behaves.

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use ureq::http::header::{HeaderMap, HeaderName};
 use ureq::http::{Method, Request as HttpRequest};
-use ureq::unversioned::transport::DefaultConnector;
+use ureq::unversioned::transport::{Connector as _, DefaultConnector};
 use ureq::{Agent, Body, Timeout};
 
 use crate::address::Address;
@@ -29,6 +29,7 @@ use crate::limits::Limits;
 use crate::proxy::Proxies;
 use crate::resolver::{ResolveError, Resolver};
 use crate::secret::Secret;
+use crate::stall::StallConnector;
 use crate::tls;
 
 /// A registry redirects once, to its store; a front end may add one or two.
@@ -318,8 +319,7 @@ impl Client {
             .timeout_resolve(Some(self.limits.resolve))
             .timeout_connect(Some(self.limits.connect))
             .timeout_recv_response(Some(self.limits.answer))
-            .timeout_per_read(Some(self.limits.stall))
-            .timeout_per_write(Some(self.limits.stall));
+            .timeout_send_request(Some(self.limits.connect));
         if is_https || way.proxied.is_some() {
             builder = builder.tls_config(tls::configuration(
                 &self.environment,
@@ -329,7 +329,9 @@ impl Client {
         }
         Ok(Agent::with_parts(
             builder.build(),
-            DefaultConnector::new(),
+            DefaultConnector::new().chain(StallConnector {
+                stall: self.limits.stall,
+            }),
             self.resolver.clone(),
         ))
     }
@@ -399,8 +401,8 @@ fn phase(timeout: Timeout) -> &'static str {
         Timeout::Resolve => "looking up the name",
         Timeout::Connect => "connecting",
         Timeout::RecvResponse => "waiting for the answer",
-        Timeout::PerRead | Timeout::RecvBody => "waiting for more bytes",
-        Timeout::PerWrite | Timeout::SendRequest | Timeout::SendBody => "sending the request",
+        Timeout::RecvBody => "waiting for more bytes",
+        Timeout::SendRequest | Timeout::SendBody => "sending the request",
         _ => "the exchange",
     }
 }

@@ -47,6 +47,7 @@ pub mod resolver;
 mod retry;
 mod secret;
 pub mod sources;
+mod stall;
 mod tls;
 
 pub use blob::Download;
