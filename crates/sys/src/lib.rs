@@ -8,6 +8,7 @@
 //! Errors of single calls are [`Errno`]; modules that do more have an enumeration that says what was done to what.
 
 pub mod capabilities;
+pub mod facts;
 pub mod fd;
 pub mod idmap;
 pub mod lock;
