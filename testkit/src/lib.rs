@@ -6,9 +6,11 @@
 //! [`gate`].
 
 pub mod archive;
+pub mod awkward;
 pub mod gate;
 pub mod image_builder;
 pub mod layout;
 pub mod ledger;
 pub mod payload;
 pub mod registry;
+pub mod walk;

@@ -16,7 +16,8 @@
 //! name and never acts on them; an older kernel hides them and does not act on them either, since no marker of its own
 //! begins with `overlay.`. The last line keeps the renaming reversible.
 //!
-//! `security.selinux` is dropped: a label belongs to the policy of the machine, not to the image (umoci and tar do the same).
+//! `security.selinux` and `system.nfs4_acl` are dropped: a label belongs to the policy of the machine and an NFS access list to
+//! its server, not to the image (umoci does the same).
 //!
 //! Sources: Linux `fs/overlayfs/xattrs.c` (`ovl_xattr_escape_name`), Documentation/filesystems/overlayfs.rst "Nesting
 //! overlayfs mounts".
@@ -32,7 +33,7 @@ const OUR_ESCAPE: &[u8] = b"user.wolffia.escaped.";
 /// Returns the name under which an image's attribute may be written to disk; `None` if it must be dropped.
 #[must_use]
 pub fn stored_name(name: &[u8]) -> Option<Cow<'_, [u8]>> {
-    if name == b"security.selinux" {
+    if matches!(name, b"security.selinux" | b"system.nfs4_acl") {
         return None;
     }
     for prefix in OVERLAY_PREFIXES {
