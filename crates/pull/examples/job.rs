@@ -48,13 +48,13 @@ fn main() -> std::io::Result<()> {
     line.push(b'\n');
     let mut out = std::io::stdout();
     let done = helper::serve(&line[..], &mut out);
-    let _ = writeln!(std::io::stderr(), "{done}");
+    writeln!(std::io::stderr(), "{done}")?;
     if let Ok(status) = std::fs::read_to_string("/proc/self/status") {
         for line in status
             .lines()
             .filter(|line| line.starts_with("VmHWM") || line.starts_with("VmPeak"))
         {
-            let _ = writeln!(std::io::stderr(), "{line}");
+            writeln!(std::io::stderr(), "{line}")?;
         }
     }
     Ok(())

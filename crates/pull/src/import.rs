@@ -84,7 +84,7 @@ pub fn import(
         descriptors: vec![Some(descriptor)],
         name,
     }
-    .write(arrived, watch)
+    .write(&arrived, watch)
 }
 
 fn manifest(config: &ImageConfig, layer: &Descriptor) -> Result<Vec<u8>, PullError> {

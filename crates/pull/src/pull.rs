@@ -71,14 +71,14 @@ pub fn pull(
         return outcome_of_present(store, owners, &image);
     }
     let source = sources::open(&request.name, environment, Limits::default())?;
-    pull_from(store, owners, Arc::from(source), &request.platform, watch)
+    pull_from(store, owners, &Arc::from(source), &request.platform, watch)
 }
 
 /// Brings the image of a source into the store, with its stub tree for `owners`. Blocks.
 pub fn pull_from(
     store: &Store,
     owners: &Owners,
-    source: Arc<dyn Source>,
+    source: &Arc<dyn Source>,
     platform: &wolffia_image::Platform,
     watch: &dyn Watch,
 ) -> Result<ImageOutcome, PullError> {
@@ -94,7 +94,7 @@ pub fn pull_from(
         Some(reference) => store.find(&reference)?.map(|image| image.id),
         None => None,
     };
-    let result = in_session(store, owners, &source, &resolved, config, watch);
+    let result = in_session(store, owners, source, &resolved, config, watch);
     if let Err(PullError::Store(StoreError::Full { .. })) = &result {
         // What this pull wrote would keep the disk full.
         if let Err(error) = store.collect(UnusedLayers::Drop) {
@@ -126,7 +126,7 @@ fn in_session(
         descriptors: resolved.layers.iter().cloned().map(Some).collect(),
         name: source.reference(),
     };
-    finished.write(arrived, watch)
+    finished.write(&arrived, watch)
 }
 
 /// Returns the image of that name, if the store has it.
@@ -337,9 +337,8 @@ fn fetch_all(
         loop {
             match results.recv_timeout(PROGRESS_PERIOD) {
                 Ok(Ok(layer)) => fetched.push(layer),
-                Ok(Err(PullError::Stopped)) => {}
+                Ok(Err(PullError::Stopped)) | Err(RecvTimeoutError::Timeout) => {}
                 Ok(Err(error)) => failure = failure.or(Some(error)),
-                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             let wanted = watch.progress(Progress {
@@ -401,7 +400,7 @@ impl Finished<'_> {
     /// Merges the layers and makes everything appear.
     pub(crate) fn write(
         self,
-        arrived: Arrived,
+        arrived: &Arrived,
         watch: &dyn Watch,
     ) -> Result<ImageOutcome, PullError> {
         let count = u32::try_from(arrived.layers.len()).unwrap_or(u32::MAX);

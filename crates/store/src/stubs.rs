@@ -47,7 +47,8 @@ pub const REDIRECT_ATTRIBUTE: &str = "user.overlay.redirect";
 const OPEN_DIRECTORIES_MAX: usize = 64;
 
 impl Session<'_> {
-    /// Writes the stub tree of `tree` for a mapping, unless it is there. Every object must be in the store.
+    /// Writes the stub tree of `tree` for a mapping, unless it is there. The tree's record and every object must be in
+    /// the store.
     ///
     /// Must run inside the user namespace that `owners` describes.
     pub fn put_stubs(&self, id: TreeId, tree: &Tree, owners: &Owners) -> Result<StubFacts> {
@@ -145,12 +146,11 @@ impl<'tree> Writer<'tree, '_> {
         while self.open.len() > kept
             && let Some(Open { entry, directory }) = self.open.pop()
         {
-            let directory = match directory {
-                Some(directory) => directory,
-                None => {
-                    let (at, name) = self.relative(entry);
-                    open_directory(at, name).doing("opening", self.place(entry))?
-                }
+            let directory = if let Some(directory) = directory {
+                directory
+            } else {
+                let (at, name) = self.relative(entry);
+                open_directory(at, name).doing("opening", self.place(entry))?
             };
             self.dress(entry, &directory, None)?;
         }

@@ -22,7 +22,7 @@ const TREE_BYTES_MAX: usize = 512 << 20;
 
 /// Names a tree: the chain ID of its layers.
 ///
-/// Source: OCI image-spec config.md, "Layer ChainID".
+/// Source: OCI image-spec config.md, "Layer `ChainID`".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TreeId(Digest);
