@@ -68,6 +68,27 @@ fn setns(fd: impl AsFd, kinds: Namespaces) -> Result<(), Errno> {
     check(answer)
 }
 
+/// Brings the loopback device of the calling process's network namespace up; its addresses come with it.
+pub fn raise_loopback() -> Result<(), Errno> {
+    let socket = rustix::net::socket_with(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::DGRAM,
+        rustix::net::SocketFlags::CLOEXEC,
+        None,
+    )?;
+    #[expect(unsafe_code, reason = "the ioctl has no wrapper")]
+    // SAFETY: an all-zero ifreq is a valid value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = libc::c_char::from_ne_bytes([*from]);
+    }
+    request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP).map_err(|_| Errno::INVAL)?;
+    #[expect(unsafe_code, reason = "the ioctl has no wrapper")]
+    // SAFETY: the kernel reads an ifreq whose name ends with a zero byte and whose flags are set; it outlives the call.
+    let answer = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    check(answer)
+}
+
 fn check(answer: libc::c_int) -> Result<(), Errno> {
     if answer == 0 {
         Ok(())

@@ -12,6 +12,7 @@
 //! Sources: clone(2), `pidfd_open(2)`, `close_range(2)`, prctl(2).
 
 use std::{
+    ffi::{CStr, CString},
     fmt,
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
 };
@@ -265,10 +266,14 @@ pub fn close_from(first: u32, closing: Closing) -> Result<(), Errno> {
         Closing::Now => 0,
         Closing::AtExec => CLOSE_RANGE_CLOEXEC,
     };
+    close_range(first, u32::MAX, flags)
+}
+
+fn close_range(first: u32, last: u32, flags: libc::c_uint) -> Result<(), Errno> {
     #[expect(unsafe_code, reason = "close_range has no wrapper")]
     // SAFETY: no memory is passed. Owners of closed descriptors get EBADF later, which is an error and not unsound here:
-    // the function is documented for children that exec next.
-    let answer = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) };
+    // the callers are documented for children that exec next.
+    let answer = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
     if answer == 0 {
         Ok(())
     } else {
@@ -277,6 +282,40 @@ pub fn close_from(first: u32, closing: Closing) -> Result<(), Errno> {
 }
 
 const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
+
+/// Closes every descriptor from `first` on but those of `kept`. See [`close_from`] for the danger.
+pub fn close_except(first: u32, kept: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+    let number = |fd: &BorrowedFd<'_>| u32::try_from(fd.as_raw_fd()).ok();
+    let mut kept: Vec<u32> = kept.iter().filter_map(number).filter(|fd| *fd >= first).collect();
+    kept.sort_unstable();
+    let mut from = first;
+    for fd in kept {
+        if fd > from {
+            close_range(from, fd - 1, 0)?;
+        }
+        from = fd + 1;
+    }
+    close_range(from, u32::MAX, 0)
+}
+
+/// Replaces the calling program; returns only where that failed.
+///
+/// An ignored SIGPIPE (Rust programs ignore it) is set back to its default first, as the new program would inherit it.
+pub fn execute(path: &CStr, arguments: &[CString], environment: &[CString]) -> Errno {
+    let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
+        let ends = std::iter::once(std::ptr::null());
+        strings.iter().map(|string| string.as_ptr()).chain(ends).collect()
+    };
+    let (arguments, environment) = (pointers(arguments), pointers(environment));
+    #[expect(unsafe_code, reason = "execve and signal are extern functions")]
+    // SAFETY: both arrays end with a null pointer, their strings end with a zero byte, and all of it outlives the call.
+    // SIG_DFL is no handler of ours.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        libc::execve(path.as_ptr(), arguments.as_ptr(), environment.as_ptr());
+    }
+    last_errno()
+}
 
 /// Asks for this signal when the parent's thread ends; `None` takes it back.
 ///

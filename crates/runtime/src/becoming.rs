@@ -1,0 +1,506 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The last steps of a process of a container, inside it: who it is, what it may do, what it executes.
+//!
+//! # Theory of operation
+//! Order matters, and each step has its reason:
+//!
+//! 1. Limits, working directory, terminal, standard descriptors: with all rights, as root of the container. The working
+//!    directory is looked up (and made, where the image lacks it) inside the container's root and entered by descriptor;
+//!    then the kernel is asked whether it is reachable from the root (CVE-2024-21626, CVE-2026-55686).
+//! 2. The bounding set shrinks, groups and ids change, permitted capabilities are kept over that change.
+//! 3. Every descriptor but 0 to 2, those asked for, and our line is *closed*, not only marked: a program named
+//!    `/proc/self/fd/7/...` is looked up before marked ones go.
+//! 4. The start gate.
+//! 5. With `no_new_privs` capabilities fall first and the filter comes last. Without it the kernel takes a filter only from
+//!    one who holds `CAP_SYS_ADMIN`, so the filter comes first, and capset and execve must pass it.
+//! 6. execve. Its error goes back over the line, typed.
+//!
+//! Until execve the process is not dumpable: nobody in the container can open its memory, its descriptors, or the
+//! program it still runs, which is ours (CVE-2019-5736).
+
+use std::{
+    convert::Infallible,
+    ffi::{CString, OsStr},
+    io,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{Access, AtFlags, FileType, Gid, Mode, OFlags, Uid, accessat, fchown, fstat, fstatfs},
+    net::{SocketFlags, accept_with},
+    thread::{set_keep_capabilities, set_thread_groups, set_thread_res_gid, set_thread_res_uid},
+};
+use wolffia_sys::{
+    Errno,
+    capabilities::{self, Set, Sets},
+    fd::Root,
+    process, pty, rlimit, seccomp,
+};
+
+use crate::{
+    prepare::{PreparedProcess, Who},
+    report::{Doing, Failure, Kind, Line, Word},
+    user::{self, Ids},
+};
+
+/// Where the process waits before it executes its program.
+#[derive(Debug)]
+pub(crate) enum Gate {
+    /// Nowhere.
+    Open,
+    /// On the line, for a word of the one who made it.
+    Line,
+    /// On a listening socket, for whoever connects; the connection is the line from then on.
+    Socket(OwnedFd),
+}
+
+/// What a process's descriptors 0 to 2 are.
+#[derive(Debug)]
+pub enum Stdio {
+    /// Those of the caller.
+    Inherit,
+    /// These.
+    Descriptors {
+        /// Descriptor 0.
+        stdin: OwnedFd,
+        /// Descriptor 1.
+        stdout: OwnedFd,
+        /// Descriptor 2.
+        stderr: OwnedFd,
+    },
+    /// A new terminal of the container, of this size; its other end is handed out.
+    Terminal(Option<pty::Winsize>),
+}
+
+/// The magic number of devpts.
+const DEVPTS_MAGIC: u64 = 0x1cd1;
+
+/// Takes every step but those that differ between a first process and one that joins.
+pub(crate) struct Becoming<'a> {
+    pub(crate) process: &'a PreparedProcess,
+    pub(crate) stdio: &'a Stdio,
+    pub(crate) line: Line,
+    pub(crate) gate: Gate,
+    /// The device file system of the container is ours: /dev/console may be made in it.
+    pub(crate) own_dev: bool,
+    /// What runs between the gate and the exec.
+    pub(crate) hooks: &'a [crate::spec::Hook],
+    pub(crate) hook_state: &'a [u8],
+}
+
+impl Becoming<'_> {
+    /// Becomes the program; reports and returns the exit code where that failed.
+    pub(crate) fn execute(mut self) -> u8 {
+        match self.steps() {
+            Err(failure) => {
+                // Nobody may listen any more; the exit code says it too.
+                let _ = self.line.send(Word::Failure, &failure.to_bytes(), None);
+                failure.code()
+            }
+        }
+    }
+
+    fn steps(&mut self) -> Result<Infallible, Failure> {
+        let root =
+            Root::open(Path::new("/")).doing(|| "opening the container's root".to_owned())?;
+        let ids = self.ids(&root)?;
+        let environment = self.environment(&ids)?;
+        self.limits()?;
+        self.standard_descriptors(&root, ids.uid)?;
+        self.enter_directory(&root)?;
+        drop(root);
+        self.change_ids(&ids)?;
+        if let Some(umask) = self.process.umask {
+            rustix::process::umask(Mode::from_raw_mode(umask));
+        }
+        let listens = self.filter_listens();
+        if listens {
+            self.confine()?;
+        }
+        self.close_others()?;
+        self.wait_at_gate()?;
+        for hook in self.hooks {
+            crate::hooks::run(hook, self.hook_state)
+                .map_err(|error| Failure::setup(error.to_string(), Errno::CANCELED))?;
+        }
+        if !listens {
+            self.confine()?;
+        }
+        Err(self.execute_program(&environment))
+    }
+
+    fn ids(&self, root: &Root) -> Result<Ids, Failure> {
+        match &self.process.who {
+            Who::Ids { uid, gid, groups } => Ok(Ids {
+                uid: *uid,
+                gid: *gid,
+                groups: groups.clone(),
+                home: if self.process.has_home {
+                    None
+                } else {
+                    user::home_of(root, *uid)?
+                },
+            }),
+            Who::Word { word, groups } => {
+                let mut ids = user::look_up(root, word)?;
+                ids.groups.extend(groups);
+                Ok(ids)
+            }
+        }
+    }
+
+    /// The environment, with HOME where it has none.
+    fn environment(&self, ids: &Ids) -> Result<Vec<CString>, Failure> {
+        let mut environment = self.process.env.clone();
+        if !self.process.has_home {
+            let home = ids.home.as_deref().unwrap_or("/");
+            let row = CString::new(format!("HOME={home}"));
+            environment.push(
+                row.map_err(io::Error::from)
+                    .doing(|| "setting HOME".to_owned())?,
+            );
+        }
+        Ok(environment)
+    }
+
+    fn limits(&self) -> Result<(), Failure> {
+        for (name, resource, limit) in &self.process.rlimits {
+            rlimit::set(*resource, *limit)
+                .doing(|| format!("setting {name} to {}:{}", limit.soft, limit.hard))?;
+        }
+        Ok(())
+    }
+
+    fn standard_descriptors(&self, root: &Root, uid: u32) -> Result<(), Failure> {
+        let put = |fds: [BorrowedFd<'_>; 3]| -> Result<(), Failure> {
+            let failed = || "setting the standard descriptors".to_owned();
+            // Sources below 3 would be overwritten on the way.
+            let lift = |fd: BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, 3).doing(failed);
+            let [stdin, stdout, stderr] = [lift(fds[0])?, lift(fds[1])?, lift(fds[2])?];
+            rustix::stdio::dup2_stdin(&stdin).doing(failed)?;
+            rustix::stdio::dup2_stdout(&stdout).doing(failed)?;
+            rustix::stdio::dup2_stderr(&stderr).doing(failed)
+        };
+        match self.stdio {
+            Stdio::Inherit => {}
+            Stdio::Descriptors {
+                stdin,
+                stdout,
+                stderr,
+            } => put([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()])?,
+            Stdio::Terminal(size) => {
+                let pair = self.terminal(root, *size)?;
+                put([pair.terminal.as_fd(); 3])?;
+                pty::set_controlling(&pair.terminal)
+                    .doing(|| "making the terminal the controlling one".to_owned())?;
+                self.line
+                    .send(Word::Console, &[], Some(pair.controller.as_fd()))
+                    .doing(|| "handing out the terminal".to_owned())?;
+            }
+        }
+        self.give_descriptors(uid)
+    }
+
+    /// Opens a terminal in the container's own devpts.
+    fn terminal(&self, root: &Root, size: Option<pty::Winsize>) -> Result<pty::Pair, Failure> {
+        let devpts = root
+            .open_directory(Path::new("/dev/pts"))
+            .doing(|| "opening the container's /dev/pts".to_owned())?;
+        let magic = fstatfs(&devpts)
+            .doing(|| "looking at the container's /dev/pts".to_owned())?
+            .f_type;
+        if u64::try_from(magic) != Ok(DEVPTS_MAGIC) {
+            return Err(Failure::setup(
+                "opening a terminal: the container's /dev/pts is no devpts",
+                Errno::NOTTY,
+            ));
+        }
+        let pair = pty::open_in(&devpts)
+            .doing(|| "opening a terminal in the container's /dev/pts".to_owned())?;
+        if let Some(size) = size {
+            pty::set_size(&pair.controller, size)
+                .doing(|| "setting the terminal's size".to_owned())?;
+        }
+        if self.own_dev {
+            let failed = || "putting the terminal at /dev/console".to_owned();
+            let place = root
+                .make_file(Path::new("/dev/console"), Mode::from_raw_mode(0o600))
+                .doing(failed)?;
+            let copy = wolffia_sys::mount::bind_detached(&pair.terminal, false).doing(failed)?;
+            wolffia_sys::mount::attach(&copy, &place).doing(failed)?;
+        }
+        Ok(pair)
+    }
+
+    /// Makes pipes and our terminal the user's, so that /dev/stdout opens for him; files and the caller's terminal keep
+    /// their owners.
+    fn give_descriptors(&self, uid: u32) -> Result<(), Failure> {
+        if uid == 0 {
+            return Ok(());
+        }
+        let ours = matches!(self.stdio, Stdio::Terminal(_));
+        for fd in [
+            rustix::stdio::stdin(),
+            rustix::stdio::stdout(),
+            rustix::stdio::stderr(),
+        ] {
+            let Ok(status) = fstat(fd) else { continue };
+            let kind = FileType::from_raw_mode(status.st_mode);
+            if matches!(kind, FileType::Fifo | FileType::Socket) || ours {
+                match fchown(fd, Some(Uid::from_raw(uid)), None) {
+                    Ok(()) | Err(Errno::PERM | Errno::INVAL | Errno::ROFS | Errno::ACCESS) => {}
+                    Err(error) => {
+                        return Err(error)
+                            .doing(|| "giving a standard descriptor to the user".to_owned());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn enter_directory(&self, root: &Root) -> Result<(), Failure> {
+        let cwd = &self.process.cwd;
+        let failed = || format!("entering the working directory {}", cwd.display());
+        let there = root
+            .make_directories(cwd, Mode::from_raw_mode(0o755))
+            .doing(failed)?;
+        rustix::process::fchdir(&there).doing(failed)?;
+        let seen = rustix::process::getcwd(Vec::new()).doing(failed)?;
+        if seen.as_bytes().first() == Some(&b'/') {
+            Ok(())
+        } else {
+            // "(unreachable)/..."
+            Err(Errno::XDEV).doing(|| format!("{}: it lies outside the container", failed()))
+        }
+    }
+
+    fn change_ids(&self, ids: &Ids) -> Result<(), Failure> {
+        capabilities::limit_bounding(self.process.capabilities.bounding)
+            .doing(|| "limiting the capabilities".to_owned())?;
+        let groups: Vec<Gid> = ids.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+        match set_thread_groups(&groups) {
+            // Where one id is mapped the kernel forbids it, and the groups that are kept are the user's own.
+            Err(Errno::PERM) if groups.is_empty() || one_id() => {}
+            answer => {
+                answer.doing(|| format!("setting the groups {:?}: are they mapped?", ids.groups))?
+            }
+        }
+        let gid = Gid::from_raw(ids.gid);
+        set_gid(gid).doing(|| format!("changing to group {}: is it mapped?", ids.gid))?;
+        set_keep_capabilities(true).doing(|| "keeping the capabilities".to_owned())?;
+        set_uid(Uid::from_raw(ids.uid))
+            .doing(|| format!("changing to user {}: is it mapped?", ids.uid))?;
+        if ids.uid != 0 {
+            // The change to another user took all effective ones.
+            let all = Sets {
+                effective: Set::ALL,
+                permitted: Set::ALL,
+                ..Sets::default()
+            };
+            capabilities::apply(&all).doing(|| "keeping the capabilities".to_owned())?;
+        }
+        Ok(())
+    }
+
+    fn filter_listens(&self) -> bool {
+        let filter = self.process.filter.as_ref();
+        filter.is_some_and(|filter| filter.flags.contains(seccomp::Flags::LISTENER))
+    }
+
+    /// Capabilities and the filter, in the order that the kernel asks for.
+    fn confine(&self) -> Result<(), Failure> {
+        let lower = || {
+            capabilities::apply(&self.process.capabilities)
+                .doing(|| "setting the capabilities".to_owned())
+        };
+        if self.process.no_new_privileges {
+            process::set_no_new_privileges().doing(|| "setting no_new_privs".to_owned())?;
+            lower()?;
+            self.filter()
+        } else {
+            self.filter()?;
+            lower()
+        }
+    }
+
+    fn filter(&self) -> Result<(), Failure> {
+        let Some(filter) = &self.process.filter else {
+            return Ok(());
+        };
+        let listener = seccomp::install(&filter.program, filter.flags).map_err(|error| {
+            let errno = match &error {
+                seccomp::InstallError::Kernel(source) => {
+                    Errno::from_io_error(source).unwrap_or(Errno::IO)
+                }
+                seccomp::InstallError::SecondListener => Errno::BUSY,
+                seccomp::InstallError::NotAllowed
+                | seccomp::InstallError::ThreadUnreached { .. } => Errno::PERM,
+            };
+            Failure::setup(error.to_string(), errno)
+        })?;
+        if let Some(listener) = listener {
+            self.line
+                .send(Word::Listener, &[], Some(listener.as_fd()))
+                .doing(|| "handing out the seccomp listener".to_owned())?;
+        }
+        Ok(())
+    }
+
+    fn close_others(&self) -> Result<(), Failure> {
+        let mut kept = vec![self.line.as_fd()];
+        if let Gate::Socket(socket) = &self.gate {
+            kept.push(socket.as_fd());
+        }
+        process::close_except(3 + self.process.preserve_fds, &kept)
+            .doing(|| "closing descriptors".to_owned())?;
+        Ok(())
+    }
+
+    fn wait_at_gate(&mut self) -> Result<(), Failure> {
+        if matches!(self.gate, Gate::Open) {
+            return Ok(());
+        }
+        self.find_program()?;
+        self.line
+            .say(Word::Ready)
+            .doing(|| "reporting at the start gate".to_owned())?;
+        match std::mem::replace(&mut self.gate, Gate::Open) {
+            Gate::Open => Ok(()),
+            Gate::Line => self
+                .line
+                .expect(Word::Start)
+                .doing(|| "waiting at the start gate".to_owned()),
+            Gate::Socket(socket) => {
+                let connection = accept_with(&socket, SocketFlags::CLOEXEC)
+                    .doing(|| "waiting at the start gate".to_owned())?;
+                self.line = Line::from_fd(connection);
+                Ok(())
+            }
+        }
+    }
+
+    /// Looks whether the program is there before somebody waits for it; the answer at exec counts.
+    fn find_program(&self) -> Result<(), Failure> {
+        let mut answer = Errno::NOENT;
+        for path in self.candidates() {
+            let access = accessat(rustix::fs::CWD, &path, Access::EXEC_OK, AtFlags::EACCESS);
+            let is_file = || {
+                rustix::fs::stat(&path).is_ok_and(|status| {
+                    FileType::from_raw_mode(status.st_mode) == FileType::RegularFile
+                })
+            };
+            match access {
+                Ok(()) if is_file() => return Ok(()),
+                Ok(()) => answer = Errno::ACCESS,
+                Err(error) => answer = worse(answer, error),
+            }
+        }
+        Err(self.failure(answer))
+    }
+
+    fn execute_program(&self, environment: &[CString]) -> Failure {
+        let mut answer = Errno::NOENT;
+        for path in self.candidates() {
+            let Ok(path) = CString::new(path.as_os_str().as_bytes()) else {
+                continue;
+            };
+            let error = process::execute(&path, &self.process.args, environment);
+            answer = worse(answer, error);
+            if !matches!(error, Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) {
+                break;
+            }
+        }
+        self.failure(answer)
+    }
+
+    fn program(&self) -> &OsStr {
+        self.process
+            .args
+            .first()
+            .map_or(OsStr::new(""), |name| OsStr::from_bytes(name.to_bytes()))
+    }
+
+    fn candidates(&self) -> impl Iterator<Item = PathBuf> {
+        let program = self.program();
+        let has_slash = self.process.search.is_empty();
+        let here = has_slash.then(|| PathBuf::from(program));
+        here.into_iter().chain(
+            self.process
+                .search
+                .iter()
+                .map(move |directory| directory.join(program)),
+        )
+    }
+
+    fn failure(&self, errno: Errno) -> Failure {
+        let program = self.program().display();
+        let missing = matches!(errno, Errno::NOENT | Errno::NOTDIR);
+        let doing = match (missing, self.process.search.is_empty()) {
+            (true, false) => format!("executing {program}: executable file not found in $PATH"),
+            _ => format!("executing {program}"),
+        };
+        Failure {
+            kind: if missing {
+                Kind::NotFound
+            } else {
+                Kind::NotExecutable
+            },
+            doing,
+            errno,
+        }
+    }
+}
+
+/// Of two answers for two candidates, returns the one that tells more.
+fn worse(one: Errno, other: Errno) -> Errno {
+    if matches!(other, Errno::NOENT | Errno::NOTDIR) {
+        one
+    } else {
+        other
+    }
+}
+
+/// Tells whether setgroups is denied, as it is where a user mapped himself.
+fn one_id() -> bool {
+    let path = Path::new("proc/self/setgroups");
+    let said = Root::open(Path::new("/")).and_then(|root| {
+        let file = root.open_with(path, OFlags::RDONLY, Mode::empty())?;
+        let mut buffer = [0; 4];
+        rustix::io::read(&file, &mut buffer).map(|_| buffer)
+    });
+    // Without a /proc we cannot know; the kernel's refusal then stands for it.
+    said.map_or(true, |said| said == *b"deny")
+}
+
+/// Changes real, effective and saved group. The call for threads is the plain system call: this process has one thread.
+fn set_gid(gid: Gid) -> Result<(), Errno> {
+    set_thread_res_gid(gid, gid, gid)
+}
+
+fn set_uid(uid: Uid) -> Result<(), Errno> {
+    set_thread_res_uid(uid, uid, uid)
+}
+
+/// Becomes root of the user namespace, which alone may set its container up; passes where nobody is mapped to root.
+pub(crate) fn become_root() -> Result<(), Failure> {
+    let failed = || "becoming root of the user namespace".to_owned();
+    let (uid, gid) = (Uid::ROOT, Gid::ROOT);
+    if rustix::process::getegid() != gid {
+        match set_gid(gid) {
+            Ok(()) | Err(Errno::INVAL) => {}
+            Err(error) => return Err(error).doing(failed),
+        }
+    }
+    if rustix::process::geteuid() != uid {
+        match set_uid(uid) {
+            Ok(()) | Err(Errno::INVAL) => {}
+            Err(error) => return Err(error).doing(failed),
+        }
+    }
+    Ok(())
+}

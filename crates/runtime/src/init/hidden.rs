@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Paths that a container must not see, or not write.
+
+use std::{os::fd::OwnedFd, path::PathBuf};
+
+use rustix::fs::{FileType, fstat};
+use wolffia_sys::{
+    Errno,
+    fd::Root,
+    mount::{self, Attributes, FileSystem},
+};
+
+use super::devices::Null;
+use crate::report::{Doing, Failure};
+
+/// Hides each path: a directory below an empty read-only one, anything else below /dev/null. A missing path needs nothing.
+pub(super) fn mask(root: &Root, paths: &[PathBuf], null: &Null) -> Result<(), Failure> {
+    let mut empty: Option<OwnedFd> = None;
+    for path in paths {
+        let failed = || format!("hiding {}", path.display());
+        let there = match root.open_place_no_follow(path) {
+            Err(Errno::NOENT | Errno::NOTDIR) => continue,
+            answer => answer.doing(failed)?,
+        };
+        let kind = FileType::from_raw_mode(fstat(&there).doing(failed)?.st_mode);
+        match kind {
+            FileType::Directory => {
+                if let Some(empty) = &empty {
+                    let copy = mount::bind_detached(empty, false).doing(failed)?;
+                    mount::attach(&copy, &there).doing(failed)?;
+                } else {
+                    empty = Some(hide_directory(&there, path)?);
+                }
+            }
+            // What is no link now cannot become one: the descriptor is what is mounted upon.
+            FileType::Symlink => return Err(Errno::LOOP).doing(failed),
+            _ => {
+                let copy = mount::bind_detached(null, false).doing(failed)?;
+                mount::attach(&copy, &there).doing(failed)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn hide_directory(there: &OwnedFd, path: &std::path::Path) -> Result<OwnedFd, Failure> {
+    use std::os::fd::AsFd;
+    let mut empty = FileSystem::tmpfs(path, &[("size", "0"), ("nr_inodes", "1"), ("mode", "755")]);
+    empty.attributes |= Attributes::MOUNT_ATTR_RDONLY | Attributes::MOUNT_ATTR_NOEXEC;
+    empty
+        .attach_to(there.as_fd())
+        .map_err(|error| super::place::mount_failure(&error))
+}
+
+/// Makes each path read-only, with what is mounted below it. A missing path needs nothing.
+pub(super) fn make_read_only(root: &Root, paths: &[PathBuf]) -> Result<(), Failure> {
+    for path in paths {
+        let failed = || format!("making {} read-only", path.display());
+        let there = match root.open_place_no_follow(path) {
+            Err(Errno::NOENT | Errno::NOTDIR) => continue,
+            answer => answer.doing(failed)?,
+        };
+        let copy = mount::bind_detached(&there, true).doing(failed)?;
+        mount::set_attributes(&copy, Attributes::MOUNT_ATTR_RDONLY, None, true).doing(failed)?;
+        mount::attach(&copy, &there).doing(failed)?;
+    }
+    Ok(())
+}
