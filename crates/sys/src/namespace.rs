@@ -82,7 +82,8 @@ pub fn raise_loopback() -> Result<(), Errno> {
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
         *to = libc::c_char::from_ne_bytes([*from]);
     }
-    request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP).map_err(|_| Errno::INVAL)?;
+    request.ifr_ifru.ifru_flags =
+        libc::c_short::try_from(libc::IFF_UP).map_err(|_| Errno::INVAL)?;
     #[expect(unsafe_code, reason = "the ioctl has no wrapper")]
     // SAFETY: the kernel reads an ifreq whose name ends with a zero byte and whose flags are set; it outlives the call.
     let answer = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };

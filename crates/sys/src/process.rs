@@ -286,7 +286,11 @@ const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
 /// Closes every descriptor from `first` on but those of `kept`. See [`close_from`] for the danger.
 pub fn close_except(first: u32, kept: &[BorrowedFd<'_>]) -> Result<(), Errno> {
     let number = |fd: &BorrowedFd<'_>| u32::try_from(fd.as_raw_fd()).ok();
-    let mut kept: Vec<u32> = kept.iter().filter_map(number).filter(|fd| *fd >= first).collect();
+    let mut kept: Vec<u32> = kept
+        .iter()
+        .filter_map(number)
+        .filter(|fd| *fd >= first)
+        .collect();
     kept.sort_unstable();
     let mut from = first;
     for fd in kept {
@@ -304,7 +308,11 @@ pub fn close_except(first: u32, kept: &[BorrowedFd<'_>]) -> Result<(), Errno> {
 pub fn execute(path: &CStr, arguments: &[CString], environment: &[CString]) -> Errno {
     let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
         let ends = std::iter::once(std::ptr::null());
-        strings.iter().map(|string| string.as_ptr()).chain(ends).collect()
+        strings
+            .iter()
+            .map(|string| string.as_ptr())
+            .chain(ends)
+            .collect()
     };
     let (arguments, environment) = (pointers(arguments), pointers(environment));
     #[expect(unsafe_code, reason = "execve and signal are extern functions")]
