@@ -8,8 +8,14 @@ use wolffia_image::{Digest, ObjectName, Platform, Reference};
 
 fuzz_target!(|text: &str| {
     if let Ok(reference) = Reference::parse(text) {
-        assert_eq!(Reference::parse(&reference.to_string()), Ok(reference.clone()));
-        assert_eq!(Reference::parse(&reference.familiar()), Ok(reference.clone()));
+        assert_eq!(
+            Reference::parse(&reference.to_string()),
+            Ok(reference.clone())
+        );
+        assert_eq!(
+            Reference::parse(&reference.familiar()),
+            Ok(reference.clone())
+        );
         assert!(!reference.repository().contains(".."));
     }
     if let Ok(platform) = Platform::parse(text) {

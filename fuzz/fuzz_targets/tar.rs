@@ -25,7 +25,8 @@ fn read(archive: &[u8], step: usize) -> Result<Layer, TarError> {
                     size = header.size;
                     position = 0;
                     told.clear();
-                    wanted = builder.begin(header).expect("small inputs reach no limit") != Wants::Nothing;
+                    wanted = builder.begin(header).expect("small inputs reach no limit")
+                        != Wants::Nothing;
                 }
                 Event::Data { offset, bytes } => {
                     assert_eq!(offset, position);

@@ -14,18 +14,27 @@ fuzz_target!(|input: &[u8]| {
         record.extend_from_slice(digest.as_bytes());
         let (written, entries) = match of {
             b'T' => {
-                let Ok(tree) = Tree::from_bytes(&record) else { continue };
+                let Ok(tree) = Tree::from_bytes(&record) else {
+                    continue;
+                };
                 // Writing such a tree out needs directories first, and no name that steers the mount.
                 assert!(tree.entries[0].path.is_root());
                 (tree.to_bytes(), tree.entries)
             }
             _ => {
-                let Ok(layer) = Layer::from_bytes(&record) else { continue };
+                let Ok(layer) = Layer::from_bytes(&record) else {
+                    continue;
+                };
                 Tree::merge([&layer]).expect("small inputs reach no limit");
                 (layer.to_bytes(), layer.entries)
             }
         };
         assert_eq!(written, record);
-        assert!(entries.iter().flat_map(|entry| entry.meta.xattrs.keys()).all(|name| xattr::is_inert(name)));
+        assert!(
+            entries
+                .iter()
+                .flat_map(|entry| entry.meta.xattrs.keys())
+                .all(|name| xattr::is_inert(name))
+        );
     }
 });

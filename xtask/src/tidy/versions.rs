@@ -30,6 +30,10 @@ pub(super) fn check(documents: &[Document]) -> Vec<Finding> {
             rows.extend(workspace_rows(&manifest));
             continue;
         }
+        // A workspace of its own (the fuzz targets, which need another compiler) cannot inherit from this one.
+        if manifest.contains_key("workspace") {
+            continue;
+        }
         for (name, value) in dependencies(&manifest) {
             let allowed = ["workspace", "features", "optional"];
             let foreign = value.as_table().and_then(|table| {
