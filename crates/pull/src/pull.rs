@@ -439,10 +439,7 @@ impl Finished<'_> {
         );
         session.put_tree(image.tree, &tree)?;
         let facts = session.put_stubs(image.tree, &tree, self.owners)?;
-        session.put_image(&image)?;
-        if let Some(name) = &self.name {
-            session.name_image(name, &image.id)?;
-        }
+        session.put_image(&image, self.name.as_ref())?;
         Ok(ImageOutcome {
             image: image.id,
             manifest: image.manifest_digest,

@@ -12,6 +12,9 @@
 //!
 //! Taking an image away removes its names first, then its record; what nobody needs any more is collected afterwards
 //! (`garbage.rs`), by whoever does it next should this process be killed.
+//!
+//! Images and names change together under `names.lock`, or a removal could take an image away that somebody is just
+//! naming. Readers need no lock.
 
 use std::path::{Path, PathBuf};
 
@@ -22,6 +25,7 @@ use wolffia_image::{Descriptor, Digest, ImageConfig, Reference};
 
 use crate::error::{Doing, Result, StoreError};
 use crate::layout::{Store, open_directory};
+use crate::lock::{Hold, Lock};
 use crate::record;
 use crate::session::{Session, is_there, list};
 use crate::trees::TreeId;
@@ -161,15 +165,27 @@ impl Store {
     /// Gives the image another name; the name may have meant another image before.
     pub fn tag(&self, image: &Digest, reference: &Reference) -> Result<()> {
         let session = self.session()?;
+        let _names = self.lock_names()?;
         if !is_there(self, &image_path(image))? {
             return Err(StoreError::NoImage(image.to_string()));
         }
         session.name_image(reference, image)
     }
 
+    /// Waits until nobody else changes images and names.
+    fn lock_names(&self) -> Result<Lock> {
+        Lock::wait(self.at(), "names.lock", Hold::Exclusive)
+            .doing("locking", self.path().join("names.lock"))
+    }
+
     /// Takes a name away; says whether it was there.
     pub fn untag(&self, reference: &Reference) -> Result<bool> {
         let _held = self.lock_shared()?;
+        let _names = self.lock_names()?;
+        self.remove_name(reference)
+    }
+
+    fn remove_name(&self, reference: &Reference) -> Result<bool> {
         let path = name_path(reference);
         match rustix::fs::unlinkat(self.at(), &path, rustix::fs::AtFlags::empty()) {
             Err(rustix::io::Errno::NOENT) => Ok(false),
@@ -185,12 +201,14 @@ impl Store {
     /// was given by identifier; a used one loses its names and its record, while its tree stays as long as
     /// it is pinned. Call [`Store::collect`] afterwards: this frees no space yet.
     pub fn remove(&self, text: &str, users: &[String], force: bool) -> Result<Removed> {
+        let session = self.session()?;
+        let _names = self.lock_names()?;
         let image = self.resolve(text)?;
         let by_name = self.name_meant(text)?;
         if let Some(name) = by_name
             && image.names.len() > 1
         {
-            self.untag(&name)?;
+            self.remove_name(&name)?;
             return Ok(Removed {
                 names: vec![name],
                 image: None,
@@ -211,9 +229,8 @@ impl Store {
             }
         }
         for name in &image.names {
-            self.untag(name)?;
+            self.remove_name(name)?;
         }
-        let session = self.session()?;
         session.take_away(&image_path(&image.id))?;
         Ok(Removed {
             names: image.names,
@@ -352,8 +369,16 @@ impl Store {
 }
 
 impl Session<'_> {
-    /// Makes an image appear, or renews what is recorded about it. Its tree must be there already.
-    pub fn put_image(&self, image: &ImageRecord) -> Result<()> {
+    /// Makes an image appear, or renews what is recorded about it, and gives it a name. Its tree must be there already.
+    ///
+    /// The name may have meant another image before.
+    pub fn put_image(&self, image: &ImageRecord, name: Option<&Reference>) -> Result<()> {
+        let _names = self.store().lock_names()?;
+        self.write_image(image)?;
+        name.map_or(Ok(()), |name| self.name_image(name, &image.id))
+    }
+
+    fn write_image(&self, image: &ImageRecord) -> Result<()> {
         let written = Written {
             manifest_digest: image.manifest_digest,
             size_bytes: image.size_bytes,
@@ -380,8 +405,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Gives an image a name; the name may have meant another image before.
-    pub fn name_image(&self, reference: &Reference, image: &Digest) -> Result<()> {
+    fn name_image(&self, reference: &Reference, image: &Digest) -> Result<()> {
         let path = name_path(reference);
         let name = Name {
             reference: reference.clone(),

@@ -5,6 +5,7 @@
 //! store/
 //!   version            "wolffia-store 1"
 //!   lock               held shared by whoever adds something, exclusively by whoever collects garbage
+//!   names.lock         held while images and names change together
 //!   ingest.lock        held for microseconds while a session appears or is swept
 //!   objects/x/…        contents of files, 0444, named by digest (64 directories, made with the store)
 //!   layers/HEX         the record of one layer, named by its diffID
@@ -186,7 +187,7 @@ fn fill(draft: &Path) -> Result<()> {
         let name = char::from(*shard).to_string();
         rustix::fs::mkdirat(&objects, &name, private).doing("making", draft.join(&name))?;
     }
-    for name in ["lock", "ingest.lock"] {
+    for name in ["lock", "names.lock", "ingest.lock"] {
         std::fs::write(draft.join(name), b"").doing("making", draft.join(name))?;
     }
     let version = draft.join("version");

@@ -2,7 +2,7 @@
 //! Locks that end with the process that holds them: flock(2) on files of the store.
 //!
 //! Lock order of the room, where more than one is held: `lock` (shared or exclusive), then `ingest.lock`, then a
-//! session's own. `ingest.lock` is never held across anything slow.
+//! session's own, then `names.lock`. Only `lock` is ever held across anything slow.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;

@@ -55,9 +55,8 @@ pub(crate) fn image(store: &Store, name: &str, tars: &[Vec<u8>], owners: &Owners
     let record = ImageRecord::new(config, b"a manifest".to_vec(), Vec::new(), 1, 1);
     session.put_tree(record.tree, &tree).unwrap();
     session.put_stubs(record.tree, &tree, owners).unwrap();
-    session.put_image(&record).unwrap();
     let name = Reference::parse(name).unwrap();
-    session.name_image(&name, &record.id).unwrap();
+    session.put_image(&record, Some(&name)).unwrap();
     drop(session);
     store.find(&name).unwrap().unwrap()
 }

@@ -11,7 +11,7 @@ fn image(store: &Store, word: &str) -> ImageRecord {
     let config = ImageConfig::parse(config).unwrap();
     let manifest = format!("manifest of {word}").into_bytes();
     let record = ImageRecord::new(config, manifest, Vec::new(), 42, 1_700_000_000);
-    store.session().unwrap().put_image(&record).unwrap();
+    store.session().unwrap().put_image(&record, None).unwrap();
     record
 }
 
