@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Lays the default system call filter out as a program, so that it lies ready in the binary and a container's start
-//! compiles nothing.
+//! Lays the default system call filter out as a program, so that it lies ready in the binary and a
+//! container's start compiles nothing.
 //!
-//! It compiles the very files that the room uses at run time; a test checks that both come to the same program.
+//! It compiles the very files that the room uses at run time; a test checks that both come to the
+//! same program.
 
 #![expect(
     dead_code,

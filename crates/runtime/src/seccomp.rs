@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Which system calls a container may make: the default profile, profiles of others, and the filter that holds them.
+//! Which system calls a container may make: the default profile, profiles of others, and the filter
+//! that holds them.
 //!
 //! ```text
-//! table (readable, with reasons) ──profile──┐
-//! OCI linux.seccomp ──oci──────────────────┤→ Policy (data) ──tree──→ Program ──sys::seccomp::install──→ kernel
-//! docker's profile file ──document──────────┘
+//! table, readable and with reasons ── profile ──┐
+//! docker's profile file ── document ── oci ─────┼─▶ Policy, data ── tree ──▶ Program
+//! linux.seccomp of an OCI bundle ───── oci ─────┘            sys::seccomp::install ──▶ kernel
 //! ```
-//! The default profile for the default capabilities, with and without `nesting`, is laid out by the build script and lies
-//! ready in the binary; every other policy is laid out when it is asked for.
+//! The default profile for the default capabilities, with and without `nesting`, is laid out by the
+//! build script and lies ready in the binary; every other policy is laid out when it is asked for.
 
 use wolffia_sys::seccomp::{Instruction, Program, ProgramError, instruction};
 
@@ -39,10 +40,11 @@ pub struct Options {
 
 include!(concat!(env!("OUT_DIR"), "/seccomp_ready.rs"));
 
-/// Returns the default filter of a container whose bounding set is `bounding` (bit by number, as in /proc/PID/status).
+/// Returns the default filter of a container whose bounding set is `bounding` (bit by number, as in
+/// /proc/PID/status).
 ///
-/// Copies nothing where the capabilities make no difference to the default; else lays the filter out, which takes tens
-/// of microseconds and allocates.
+/// Copies nothing where the capabilities make no difference to the default; else lays the filter
+/// out, which takes tens of microseconds and allocates.
 ///
 /// # Panics
 /// Never: a test lays the table out for every capability that it asks for.

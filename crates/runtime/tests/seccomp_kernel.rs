@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The default profile in front of the real kernel: a program makes calls and says which errno each returned.
+//! The default profile in front of the real kernel: a program makes calls and says which errno each
+//! returned.
 //!
-//! The filter is put on one thread of the test, which then starts the program: a filter is inherited. All calls are
-//! chosen so that, let through, they would answer something else than the profile does, or harm nobody.
+//! The filter is put on one thread of the test, which then starts the program: a filter is
+//! inherited. All calls are chosen so that, let through, they would answer something else than the
+//! profile does, or harm nobody.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -25,7 +27,8 @@ const SIGCHLD: u64 = 17;
 /// A bit above an int.
 const STRAY: u64 = 1 << 32;
 
-/// Makes the calls under the filter, each given by name or number and arguments; returns what each answered.
+/// Makes the calls under the filter, each given by name or number and arguments; returns what each
+/// answered.
 fn answers(program: &Program, calls: &[(&str, &[u64])]) -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("payload");
@@ -131,7 +134,8 @@ fn x32_number_is_no_way_round() {
     need!(Cc);
     let program = default_profile(DEFAULT_BOUNDING, Options::default());
     let x32 = |number: u32| (0x4000_0000 | number).to_string();
-    // unshare, and x32's own number for kexec_load; getpid passes the filter and meets a kernel with or without x32.
+    // unshare, and x32's own number for kexec_load; getpid passes the filter and meets a kernel
+    // with or without x32.
     let (unshare, kexec, getpid) = (x32(272), x32(528), x32(39));
     let calls: [(&str, &[u64]); 3] = [
         (&unshare, &[NEW_USER]),

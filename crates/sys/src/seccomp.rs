@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A system call filter as a program of the classic BPF machine, and its installation on the calling thread.
+//! A system call filter as a program of the classic BPF machine, and its installation on the
+//! calling thread.
 //!
 //! # Theory of operation
-//! A [`Program`] is nothing but checked length: what it decides is the business of whoever emits it (room `runtime`). A
-//! filter once installed cannot be taken away, is inherited by every child and kept across execve(2); of several, the
-//! strictest verdict counts. The kernel takes it only from a thread that has `no_new_privs` set or holds
-//! `CAP_SYS_ADMIN` in its user namespace. A container without `no_new_privs` therefore installs its filter *before* it
-//! drops its capabilities, which is why the default profile must allow all that is called between there and execve.
+//! A [`Program`] is nothing but checked length: what it decides is the business of whoever emits it
+//! (room `runtime`). A filter once installed cannot be taken away, is inherited by every child and
+//! kept across execve(2); of several, the strictest verdict counts. The kernel takes it only from a
+//! thread that has `no_new_privs` set or holds `CAP_SYS_ADMIN` in its user namespace. A container
+//! without `no_new_privs` therefore installs its filter *before* it drops its capabilities, which
+//! is why the default profile must allow all that is called between there and execve.
 //!
 //! [`install`] allocates nothing and takes no lock: it may be called between a clone and execve.
 //!
@@ -91,12 +93,14 @@ bitflags::bitflags! {
         const ALL_THREADS = 1;
         /// Log every verdict but Allow, as the machine's `actions_logged` says.
         const LOG = 2;
-        /// Do not switch speculative store bypass off. Kernels before 5.16 switch it off for every filtered thread
-        /// otherwise, which costs several per cent and guards against nothing that a container could use.
+        /// Do not switch speculative store bypass off. Kernels before 5.16 switch it off for every
+        /// filtered thread otherwise, which costs several per cent and guards against nothing that
+        /// a container could use.
         const ALLOW_SPECULATION = 4;
         /// Return a descriptor from which a supervisor reads the calls whose verdict is Notify.
         const LISTENER = 8;
-        /// Fail with ESRCH where a thread cannot be reached ([`Flags::ALL_THREADS`] together with [`Flags::LISTENER`]).
+        /// Fail with ESRCH where a thread cannot be reached ([`Flags::ALL_THREADS`] together with
+        /// [`Flags::LISTENER`]).
         const REPORT_UNREACHED_THREAD = 16;
         /// A call that the supervisor has read is interrupted by fatal signals alone (kernel 5.19).
         const WAIT_KILLABLE = 32;
@@ -126,7 +130,8 @@ pub enum InstallError {
 /// `SECCOMP_SET_MODE_FILTER`.
 const SET_MODE_FILTER: libc::c_uint = 1;
 
-/// Puts `program` on the calling thread, for good. Returns the listener where [`Flags::LISTENER`] asks for one.
+/// Puts `program` on the calling thread, for good. Returns the listener where [`Flags::LISTENER`]
+/// asks for one.
 ///
 /// Does not block, does not allocate, is safe after a clone.
 #[expect(unsafe_code, reason = "seccomp(2) has no wrapper")]
@@ -139,8 +144,8 @@ pub fn install(program: &Program, flags: Flags) -> Result<Option<OwnedFd>, Insta
             .cast::<libc::sock_filter>()
             .cast_mut(),
     };
-    // SAFETY: `header` and the `len` instructions behind it outlive the call, which only reads them; `Instruction` has
-    // the layout of `sock_filter` (asserted below).
+    // SAFETY: `header` and the `len` instructions behind it outlive the call, which only reads
+    // them; `Instruction` has the layout of `sock_filter` (asserted below).
     let answer = unsafe {
         libc::syscall(
             libc::SYS_seccomp,
@@ -161,7 +166,8 @@ pub fn install(program: &Program, flags: Flags) -> Result<Option<OwnedFd>, Insta
     let answer = i32::try_from(answer)
         .map_err(|_| InstallError::Kernel(std::io::ErrorKind::InvalidData.into()))?;
     if flags.contains(Flags::LISTENER) {
-        // SAFETY: with this flag a result of zero or more is a new descriptor that nobody else owns.
+        // SAFETY: with this flag a result of zero or more is a new descriptor that nobody else
+        // owns.
         return Ok(Some(unsafe { OwnedFd::from_raw_fd(answer) }));
     }
     if answer > 0 {

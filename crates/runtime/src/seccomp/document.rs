@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A seccomp profile as people write it for `--security-opt seccomp=FILE`: docker's form, which podman's is too.
+//! A seccomp profile as people write it for `--security-opt seccomp=FILE`: docker's form, which
+//! podman's is too.
 //!
-//! It is the OCI section plus what depends on the container and the machine: `archMap` instead of `architectures`, and
-//! rules with `includes` and `excludes`. [`resolve`] answers those and leaves an OCI section, so that a bundle with it
-//! means the same under any runtime.
+//! It is the OCI section plus what depends on the container and the machine: `archMap` instead of
+//! `architectures`, and rules with `includes` and `excludes`. [`resolve`] answers those and leaves
+//! an OCI section, so that a bundle with it means the same under any runtime.
 //!
 //! # Sources
-//! docs.docker.com, "Seccomp security profiles for Docker"; github.com/moby/profiles `seccomp/seccomp.go` (the field names);
-//! github.com/containers/common `pkg/seccomp`, whose `defaultErrno` and `errno` are names of errnos beside their numbers.
+//! docs.docker.com, "Seccomp security profiles for Docker"; github.com/moby/profiles
+//! `seccomp/seccomp.go` (the field names); github.com/containers/common `pkg/seccomp`, whose
+//! `defaultErrno` and `errno` are names of errnos beside their numbers.
 
 use serde::Deserialize;
 
@@ -26,7 +28,8 @@ pub enum DocumentError {
         /// Its size.
         bytes: usize,
     },
-    /// It is JSON of another kind; an empty array would otherwise pass for a profile that says nothing.
+    /// It is JSON of another kind; an empty array would otherwise pass for a profile that says
+    /// nothing.
     #[error("the seccomp profile is not a JSON object")]
     NotAnObject,
     /// It is not JSON of this form.
@@ -86,9 +89,9 @@ struct Filter {
     min_kernel: Option<String>,
 }
 
-/// Returns the OCI section that the profile comes to for a container of which `has` says whether its bounding set holds a
-/// capability (`CAP_SYS_ADMIN` and the like), on a kernel of this version. `None`: the profile says nothing at all, which
-/// docker takes for "unconfined".
+/// Returns the OCI section that the profile comes to for a container of which `has` says whether
+/// its bounding set holds a capability (`CAP_SYS_ADMIN` and the like), on a kernel of this version.
+/// `None`: the profile says nothing at all, which docker takes for "unconfined".
 pub fn resolve(
     json: &[u8],
     kernel: (u32, u32),

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The system call numbers of each architecture, by name.
 //!
-//! One row per name; the columns are x86-64, x86, x32, aarch64, arm, and [`N`] says that the architecture has no such
-//! call (or reaches it through `socketcall` and `ipc` alone). The x32 column is without the x32 bit.
+//! One row per name; the columns are x86-64, x86, x32, aarch64, arm, and [`N`] says that the
+//! architecture has no such call (or reaches it through `socketcall` and `ipc` alone). The x32
+//! column is without the x32 bit.
 //!
-//! Sources: the kernel's own tables, `arch/x86/entry/syscalls/syscall_{64,32}.tbl`, `scripts/syscall.tbl`,
-//! `arch/arm/tools/syscall.tbl` and `arch/arm/include/uapi/asm/unistd.h`, as of Linux 7.1-rc4. The columns x86-64, x86,
-//! x32 and aarch64 were compared with the installed headers of Linux 6.1 (`asm/unistd_{64,32,x32}.h`,
-//! `asm-generic/unistd.h`): no difference. New calls have one number on every architecture since 424.
+//! Sources: the kernel's own tables, `arch/x86/entry/syscalls/syscall_{64,32}.tbl`,
+//! `scripts/syscall.tbl`, `arch/arm/tools/syscall.tbl` and `arch/arm/include/uapi/asm/unistd.h`, as
+//! of Linux 7.1-rc4. The columns x86-64, x86, x32 and aarch64 were compared with the installed
+//! headers of Linux 6.1 (`asm/unistd_{64,32,x32}.h`, `asm-generic/unistd.h`): no difference. New
+//! calls have one number on every architecture since 424.
 
 use super::Architecture;
 

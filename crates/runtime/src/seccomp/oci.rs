@@ -2,13 +2,16 @@
 //! The `linux.seccomp` section of an OCI bundle, and its meaning as a [`Policy`].
 //!
 //! # What is not written in the specification, and is done as runc and crun do it
-//! - A name that no architecture of ours knows is passed over: profiles list calls of many kernels and machines.
-//! - A rule whose action is the default action is passed over, so that it does not narrow a later one.
+//! - A name that no architecture of ours knows is passed over: profiles list calls of many kernels
+//!   and machines.
+//! - A rule whose action is the default action is passed over, so that it does not narrow a later
+//!   one.
 //! - Two conditions on the same argument of one rule are alternatives, not both required.
 //! - Of rules for one call, one without conditions wins; else the first that holds.
-//! - Where the default refuses, a call with a higher number than any the profile names returns ENOSYS, unless the
-//!   profile's own default errno is that: a libc then takes the older way.
-//! - Without `architectures` only the machine's own is served, and a call of another ends the program.
+//! - Where the default refuses, a call with a higher number than any the profile names returns
+//!   ENOSYS, unless the profile's own default errno is that: a libc then takes the older way.
+//! - Without `architectures` only the machine's own is served, and a call of another ends the
+//!   program.
 //! - Without `flags`, speculation is left alone (`SECCOMP_FILTER_FLAG_SPEC_ALLOW`).
 //!
 //! # Sources
@@ -220,8 +223,8 @@ pub fn to_policy(section: &LinuxSeccomp) -> Result<Policy, SeccompError> {
     })
 }
 
-/// Takes note of a number that the profile has considered. Arm's own calls lie far above the common ones and say nothing
-/// about how new the profile is.
+/// Takes note of a number that the profile has considered. Arm's own calls lie far above the common
+/// ones and say nothing about how new the profile is.
 fn consider(highest: &mut Vec<(Architecture, u32)>, architecture: Architecture, number: u32) {
     if number >= numbers::ARM_PRIVATE {
         return;
@@ -257,7 +260,8 @@ fn action(name: &str, errno: Option<u32>) -> Result<Action, SeccompError> {
     })
 }
 
-/// The architecture of this name; none where it is one that cannot call this machine's kernel anyway.
+/// The architecture of this name; none where it is one that cannot call this machine's kernel
+/// anyway.
 fn architecture(name: &str) -> Result<Option<Architecture>, SeccompError> {
     /// Those that libseccomp knows besides.
     const OTHERS: &[&str] = &[
@@ -310,7 +314,8 @@ fn flags(section: &LinuxSeccomp) -> Result<Flags, SeccompError> {
     })
 }
 
-/// The rules of one entry: one with all its conditions, or one for each where two are about the same argument.
+/// The rules of one entry: one with all its conditions, or one for each where two are about the
+/// same argument.
 fn rules(call: &Syscall, action: Action) -> Result<Vec<Rule>, SeccompError> {
     let name = || call.names.first().cloned().unwrap_or_default();
     let conditions: Vec<Condition> = call

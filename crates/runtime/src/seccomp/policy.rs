@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A seccomp policy as plain data: for each architecture, which verdict a system call gets for which arguments.
+//! A seccomp policy as plain data: for each architecture, which verdict a system call gets for
+//! which arguments.
 //!
-//! It stands between what people write (the default table, an OCI `linux.seccomp` section, a docker profile) and what
-//! the kernel runs (the tree of [`super::tree`]). [`Policy::verdict`] says what it means in the plainest way; the tests
-//! hold the tree against it.
+//! It stands between what people write (the default table, an OCI `linux.seccomp` section, a docker
+//! profile) and what the kernel runs (the tree of [`super::tree`]). [`Policy::verdict`] says what
+//! it means in the plainest way; the tests hold the tree against it.
 //!
-//! Sources: seccomp(2); OCI runtime-spec, config-linux, "Seccomp"; `seccomp_rule_add(3)` for the comparisons.
+//! Sources: seccomp(2); OCI runtime-spec, config-linux, "Seccomp"; `seccomp_rule_add(3)` for the
+//! comparisons.
 
 use std::collections::BTreeMap;
 
@@ -52,8 +54,8 @@ impl Architecture {
         }
     }
 
-    /// This architecture and those that a kernel for it also runs: what a profile has to speak about, since a call of
-    /// an architecture left out would end the program.
+    /// This architecture and those that a kernel for it also runs: what a profile has to speak
+    /// about, since a call of an architecture left out would end the program.
     pub const fn family(self) -> &'static [Architecture] {
         match self {
             Self::X86_64 => &[Self::X86_64, Self::X86, Self::X32],
@@ -131,8 +133,9 @@ pub enum Test {
 pub enum Width {
     /// All that the architecture has: what `seccomp_rule_add(3)` and with it OCI profiles mean.
     Register,
-    /// The low 32 bits, since that is what the kernel takes of an `int`. Compared as a register, `socket` with a family
-    /// of 40 and a stray bit above would count as "greater than 40", and be family 40 to the kernel.
+    /// The low 32 bits, since that is what the kernel takes of an `int`. Compared as a register,
+    /// `socket` with a family of 40 and a stray bit above would count as "greater than 40", and be
+    /// family 40 to the kernel.
     Int,
 }
 
@@ -179,15 +182,17 @@ pub struct Rule {
     pub action: Action,
 }
 
-/// The rules of one architecture, by the number in the register (x32's with its bit). The first that holds counts.
+/// The rules of one architecture, by the number in the register (x32's with its bit). The first
+/// that holds counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
     by_number: BTreeMap<u32, Vec<Rule>>,
 }
 
 impl Rules {
-    /// Adds a rule behind the ones that stand there, except that a rule without conditions replaces those with
-    /// conditions and is not itself narrowed by later ones (what libseccomp makes of such profiles).
+    /// Adds a rule behind the ones that stand there, except that a rule without conditions replaces
+    /// those with conditions and is not itself narrowed by later ones (what libseccomp makes of
+    /// such profiles).
     pub fn add(&mut self, number: u32, rule: Rule) {
         let rules = self.by_number.entry(number).or_default();
         match rules.first() {
@@ -215,8 +220,9 @@ impl Rules {
 pub struct Policy {
     /// What happens to a call without a rule, or of whose rules none holds.
     pub default: Action,
-    /// What happens to a call with a number above every number that has been considered, where that is not `default`:
-    /// ENOSYS for what is newer than the profile, since libraries then try the older way and give up on EPERM.
+    /// What happens to a call with a number above every number that has been considered, where that
+    /// is not `default`: ENOSYS for what is newer than the profile, since libraries then try the
+    /// older way and give up on EPERM.
     pub newer: Option<Newer>,
     /// What happens to a call of an architecture that is not listed.
     pub foreign: Action,
@@ -234,7 +240,8 @@ pub struct Newer {
 }
 
 impl Policy {
-    /// The highest number of this architecture that the policy has considered, if newer ones are told apart.
+    /// The highest number of this architecture that the policy has considered, if newer ones are
+    /// told apart.
     pub fn highest(&self, architecture: Architecture) -> Option<u32> {
         let newer = self.newer.as_ref()?;
         newer
@@ -285,5 +292,6 @@ impl Policy {
     }
 }
 
-/// The number of a call that a tracer has cancelled: minus one. It has x32's bit without being x32's.
+/// The number of a call that a tracer has cancelled: minus one. It has x32's bit without being
+/// x32's.
 pub const SKIPPED: u32 = u32::MAX;

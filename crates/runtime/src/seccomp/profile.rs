@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! From the default table to a policy: which groups count for these capabilities, on this machine.
 //!
-//! Also compiled into the room's build script, which lays the two most frequent answers out as a program.
+//! Also compiled into the room's build script, which lays the two most frequent answers out as a
+//! program.
 
 use super::numbers;
 use super::policy::{Action, Architecture, Condition, Newer, Policy, Rule, Rules, X32_BIT};
@@ -20,12 +21,13 @@ pub struct Circumstances {
     pub nesting: bool,
 }
 
-/// The capabilities of a container that asks for nothing: docker's fourteen (chown, `dac_override`, fowner, fsetid, kill,
-/// setgid, setuid, setpcap, `net_bind_service`, `net_raw`, `sys_chroot`, mknod, `audit_write`, setfcap).
+/// The capabilities of a container that asks for nothing: docker's fourteen (chown, `dac_override`,
+/// fowner, fsetid, kill, setgid, setuid, setpcap, `net_bind_service`, `net_raw`, `sys_chroot`,
+/// mknod, `audit_write`, setfcap).
 pub const DEFAULT_BOUNDING: u64 = 0xA804_25FB;
 
-/// The oldest kernel on which a container can start at all (openat2, clone3 with a cgroup, `close_range`): the version
-/// that the program in the binary is made for.
+/// The oldest kernel on which a container can start at all (openat2, clone3 with a cgroup,
+/// `close_range`): the version that the program in the binary is made for.
 pub const OLDEST_KERNEL: (u32, u32) = (5, 9);
 
 /// A call that the caller may not make.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The tree means what the policy says, for every number and architecture; the ready program is the one that the table
-//! gives now.
+//! The tree means what the policy says, for every number and architecture; the ready program is the
+//! one that the table gives now.
 
 mod moby;
 mod oci;

@@ -2,20 +2,35 @@
 //! Lays a [`Policy`] out as a classic BPF program: a balanced tree over the system call numbers.
 //!
 //! # Why a tree
-//! The usual layout asks "is it this number? this one?" in a row. Since 5.11 the kernel runs a new filter once for every
-//! number of every architecture, to note which calls are allowed whatever their arguments; with a row of 400 questions
-//! that is where the installation's millisecond goes. A tree over runs of equal verdicts asks about seven.
-//! `docs/decisions/` has the figures.
+//! The usual layout asks "is it this number? this one?" in a row. Since 5.11 the kernel runs a new
+//! filter once for every number of every architecture, to note which calls are allowed whatever
+//! their arguments; with a row of questions that is where the installation's millisecond goes. A
+//! tree over runs of equal verdicts asks about seven.
+//!
+//! Measured on a 2-core VM, kernel 6.18, mitigations on, the default profile of x86-64 with x86 and
+//! x32 (`cargo bench -p wolffia-runtime --bench seccomp`; best of 300, of 7 for calls):
+//!
+//! | | tree | row | no filter |
+//! |---|---|---|---|
+//! | instructions | 329 | 1,964 | |
+//! | installation | 59 us | 778 us | |
+//! | a call that is allowed, getppid | 82 ns | 96 ns | 76 ns |
+//! | a call that is refused, `pivot_root` | 84 ns | 486 ns | 130 ns |
+//!
+//! Laying the tree out takes 98 us, which is why the default profile is laid out by the build
+//! script: `docs/decisions/002-seccomp-tree.md`.
 //!
 //! # Theory of operation
-//! 1. Each audit token's number line is cut into *runs*: neighbouring numbers with the same outcome (a verdict, or the
-//!    same argument rules). x32 shares x86-64's token and is simply the upper part of its line.
-//! 2. The program is written from its end to its beginning, so that a branch always knows how far its targets are. What
-//!    was written once (a verdict, a block of argument tests) is used again as long as a branch can reach it: a
-//!    conditional jump spans 255 instructions, beyond that a plain jump is put beside it.
-//! 3. Nothing but loads of number and architecture, comparisons, AND and returns is used on the way to a verdict: the
-//!    kernel's own evaluation at installation understands just these, and anything else would keep a call out of its
-//!    bitmap of always-allowed calls.
+//! 1. Each audit token's number line is cut into *runs*: neighbouring numbers with the same outcome
+//!    (a verdict, or the same argument rules). x32 shares x86-64's token and is simply the upper
+//!    part of its line.
+//! 2. The program is written from its end to its beginning, so that a branch always knows how far
+//!    its targets are. What was written once (a verdict, a block of argument tests) is used again
+//!    as long as a branch can reach it: a conditional jump spans 255 instructions, beyond that a
+//!    plain jump is put beside it.
+//! 3. Nothing but loads of number and architecture, comparisons, AND and returns is used on the way
+//!    to a verdict: the kernel's own evaluation at installation understands just these, and
+//!    anything else would keep a call out of its bitmap of always-allowed calls.
 //!
 //! A [`Label`] counts from the program's end: the last instruction is 1, the one before it 2.
 //!
@@ -148,7 +163,8 @@ impl Writer {
         })
     }
 
-    /// Makes the next instruction fall through to `label`, with a plain jump unless it is the one just written.
+    /// Makes the next instruction fall through to `label`, with a plain jump unless it is the one
+    /// just written.
     fn reach_back_to(&mut self, label: Label) {
         let distance =
             u32::try_from(self.reversed.len() - label).expect("a program is far shorter than 2^32");
@@ -244,7 +260,8 @@ impl Writer {
     }
 }
 
-/// An argument as the two words that the machine can load (both architectures served are little-endian).
+/// An argument as the two words that the machine can load (both architectures served are
+/// little-endian).
 struct Words<'a> {
     writer: &'a mut Writer,
     low: u32,

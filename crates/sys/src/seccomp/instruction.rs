@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! One instruction of the classic BPF machine, and the few of its operations that a system call filter uses.
+//! One instruction of the classic BPF machine, and the few of its operations that a system call
+//! filter uses.
 //!
-//! This file names nothing of its own crate: the room `runtime` also compiles it into its build script, which lays the
-//! default profile out before the program exists.
+//! This file names nothing of its own crate: the room `runtime` also compiles it into its build
+//! script, which lays the default profile out before the program exists.
 //!
 //! Sources: `linux/filter.h`, `linux/bpf_common.h`, `linux/seccomp.h`, `linux/audit.h`; seccomp(2).
 

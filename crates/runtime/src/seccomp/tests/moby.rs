@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The default table against the facts of moby's profile, call by call and condition by condition.
 //!
-//! The facts are read and resolved by code of this file alone, so that a mistake in the table, in its resolution or in
-//! the order of its groups shows. Every capability that the facts name is tried alone, with docker's default set, with
-//! all others, and not at all.
+//! The facts are read and resolved by code of this file alone, so that a mistake in the table, in
+//! its resolution or in the order of its groups shows. Every capability that the facts name is
+//! tried alone, with docker's default set, with all others, and not at all.
 
 use std::collections::{BTreeMap, BTreeSet};
 
