@@ -342,6 +342,14 @@ pub fn set_no_new_privileges() -> Result<(), Errno> {
     rustix::thread::set_no_new_privs(true)
 }
 
+/// Takes on a user and a group for good, and drops all others and every capability. The calling process must have one
+/// thread: the kernel changes ids thread by thread.
+pub fn become_user(user: rustix::process::Uid, group: rustix::process::Gid) -> Result<(), Errno> {
+    rustix::thread::set_thread_groups(&[])?;
+    rustix::thread::set_thread_res_gid(group, group, group)?;
+    rustix::thread::set_thread_res_uid(user, user, user)
+}
+
 /// Decides whether others of the same user may trace the caller and open its /proc files; also for core dumps.
 pub fn set_dumpable(dumpable: bool) -> Result<(), Errno> {
     use rustix::process::DumpableBehavior;

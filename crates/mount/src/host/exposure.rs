@@ -10,11 +10,67 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// Directories that are shown where the machine has them and they are no links (with a merged /usr, /bin is one: the skeleton
+/// has it then). Programs, and what package tools know of them.
+const SHOWN: &[&str] = &[
+    "/usr",
+    "/opt",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/var/lib/dpkg",
+    "/var/lib/ucf",
+    "/var/lib/pam",
+    "/var/lib/rpm",
+    "/var/lib/pacman",
+    "/nix/store",
+    "/gnu/store",
+];
+
 /// What of the machine is shown.
 #[derive(Debug, Clone, Default)]
 pub struct Exposure {
     shown: Vec<PathBuf>,
     hidden: Vec<PathBuf>,
+}
+
+/// The lowest id of people (login.defs: `UID_MIN`), and the highest.
+const PEOPLE: std::ops::RangeInclusive<u32> = 1000..=60_000;
+
+/// Returns the directories that are nobody's business wherever they lie: the homes of people and of root, and `state`, our own.
+///
+/// Homes are read from /etc/passwd alone; those of directory services lie below /home, which is not shown.
+pub fn private_directories(state: &Path) -> Vec<PathBuf> {
+    let passwd = std::fs::read("/etc/passwd").unwrap_or_default();
+    let mut private: Vec<PathBuf> = homes(&passwd).collect();
+    private.extend(std::env::var_os("HOME").map(PathBuf::from));
+    private.push(state.to_owned());
+    // A home of `/` or `/usr`, which odd accounts have, would hide everything.
+    let is_above = |path: &PathBuf| SHOWN.iter().any(|shown| Path::new(shown).starts_with(path));
+    private.retain(|path| path.is_absolute() && !is_above(path));
+    // The way to a directory may lead through links, and the tree is looked at by true paths.
+    let real: Vec<PathBuf> = private
+        .iter()
+        .filter_map(|path| path.canonicalize().ok())
+        .filter(|path| !is_above(path))
+        .collect();
+    private.extend(real);
+    private.sort_unstable();
+    private.dedup();
+    private
+}
+
+fn homes(passwd: &[u8]) -> impl Iterator<Item = PathBuf> {
+    passwd.split(|byte| *byte == b'\n').filter_map(|line| {
+        let mut fields = line.split(|byte| *byte == b':');
+        let id = std::str::from_utf8(fields.nth(2)?).ok()?.parse().ok()?;
+        let home = fields.nth(2)?;
+        let person = id == 0 || PEOPLE.contains(&id);
+        person.then(|| PathBuf::from(OsStr::from_bytes(home)))
+    })
 }
 
 /// What a path is to an [`Exposure`].
@@ -33,19 +89,9 @@ impl Exposure {
     /// our own state) stay hidden wherever they lie.
     #[must_use]
     pub fn of_machine(private: impl IntoIterator<Item = PathBuf>) -> Self {
-        let shown = [
-            "/usr",
-            "/opt",
-            "/var/lib/dpkg",
-            "/var/lib/rpm",
-            "/var/lib/pacman",
-        ];
+        let is_plain = |path: &PathBuf| path.symlink_metadata().is_ok_and(|found| found.is_dir());
         Self {
-            shown: shown
-                .iter()
-                .map(PathBuf::from)
-                .filter(|path| path.is_dir())
-                .collect(),
+            shown: SHOWN.iter().map(PathBuf::from).filter(is_plain).collect(),
             hidden: private
                 .into_iter()
                 .filter(|path| path.is_absolute())
@@ -99,6 +145,15 @@ impl Exposure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn people_have_homes_and_services_have_not() {
+        let passwd = b"root:x:0:0::/root:/bin/sh\nbin:x:2:2::/usr/bin:/bin/false\nme:x:1000:1000::/opt/me:/bin/sh\n\nnobody:x:65534:1::/:/x\nbad\n";
+        let homes: Vec<PathBuf> = homes(passwd).collect();
+        assert_eq!(homes, [PathBuf::from("/root"), "/opt/me".into()]);
+        let private = private_directories(Path::new("/state"));
+        assert!(private.contains(&"/state".into()) && !private.contains(&"/".into()));
+    }
 
     #[test]
     fn what_is_not_listed_does_not_exist() {

@@ -3,9 +3,16 @@
 //!
 //! Theory of operation: a node is a path ([`super::nodes`]); whether the path may be seen says the [`Exposure`]. Directories are
 //! opened from `/` without following any symbolic link, so that a directory the host swaps for a link in between leads
-//! nowhere. Reading crosses the machine's own mounts as any program does. Device nodes, sockets and fifos are left out.
+//! nowhere. Reading crosses the machine's own mounts as any program does, but not into kernel interfaces (proc and the like,
+//! below a directory somebody changes his root to): those are empty. Device nodes, sockets and fifos are left out.
+//!
+//! What is shown is what *others* may read, by mode bits: a file without `o+r` is not there, a directory without `o+x` is
+//! there and empty, one without `o+r` hides its names. So the answer is the same whoever runs the container, and neither a
+//! group that the user is in nor root's rights open anything to it.
+//!
 //! The process that runs this stands *outside* the container's user namespace: inside, every owner that is not mapped
-//! reads as 65534. It has the rights of the user who called; what that user may not read, the container may not either.
+//! reads as 65534 ([`Standing::Inside`] is for a last successor and shows those as root's).
+//!
 //! Names, attributes, pages and absences are good for [`VALID_S`]: a container is short, and sees the host as it began.
 //! Descriptors are kept open in two bounded caches.
 
@@ -22,8 +29,8 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, SeekFrom, Stat, openat, openat2,
-        readlinkat, seek, statat, statvfs,
+        AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, SeekFrom, Stat, fstat, fstatfs,
+        openat, openat2, readlinkat, seek, statat, statvfs,
     },
     io::Errno,
 };
@@ -44,11 +51,48 @@ const OPEN_MAX: usize = 256;
 /// Bytes of names asked for at once.
 const LISTING_BYTES: usize = 32 * 1024;
 
+/// The mode bits that say whether others may read, and enter or execute.
+const OTHERS_READ: u32 = 0o004;
+const OTHERS_ENTER: u32 = 0o001;
+/// What an owner outside of the map reads as, inside: the kernel's default.
+const OVERFLOW_ID: u32 = 65_534;
+
+/// File systems that are interfaces of the kernel, by the numbers of linux/magic.h: they hold no files of the machine.
+const KERNEL_INTERFACES: &[u64] = &[
+    0x9fa0,      // proc
+    0x6265_6572, // sysfs
+    0x1cd1,      // devpts
+    0x0027_e0eb, // cgroup
+    0x6367_7270, // cgroup2
+    0x6462_6720, // debugfs
+    0x7472_6163, // tracefs
+    0x7363_6673, // securityfs
+    0x6265_6570, // configfs
+    0xcafe_4a11, // bpf
+    0x6165_676c, // pstore
+    0xde5e_81e4, // efivarfs
+    0x1980_0202, // mqueue
+    0x4249_4e4d, // binfmt_misc
+    0x0187,      // autofs: entering it would mount things
+];
+
+/// Where the server stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Outside the container's user namespace: owners are true.
+    Outside,
+    /// Inside, as its root: an owner that is not mapped is shown as root.
+    Inside,
+}
+
 /// The tree of a machine.
 #[derive(Debug)]
 pub(crate) struct HostTree {
     exposure: Exposure,
+    standing: Standing,
     root: OwnedFd,
+    /// The device of the first directory shown: inode numbers of others are moved out of its way.
+    device: u64,
     nodes: Mutex<Nodes>,
     directories: Mutex<HashMap<u64, Arc<OwnedFd>>>,
     files: Mutex<HashMap<u64, Arc<OwnedFd>>>,
@@ -56,11 +100,15 @@ pub(crate) struct HostTree {
 
 impl HostTree {
     /// Makes the tree; `log` is the table of nodes, empty for a first server.
-    pub(crate) fn new(exposure: Exposure, log: OwnedFd) -> Result<Self, Errno> {
+    pub(crate) fn new(exposure: Exposure, log: OwnedFd, standing: Standing) -> Result<Self, Errno> {
         let root = openat(rustix::fs::CWD, "/", DIRECTORY, Mode::empty())?;
+        let first = exposure.shown().first();
+        let device = first.and_then(|path| rustix::fs::stat(path).ok());
         Ok(Self {
             exposure,
+            standing,
             root,
+            device: device.map_or(0, |stat| stat.st_dev),
             nodes: Mutex::new(Nodes::open(log)?),
             directories: Mutex::default(),
             files: Mutex::default(),
@@ -78,14 +126,20 @@ impl HostTree {
         Ok((path, sight))
     }
 
-    /// Returns a directory, opened for look-ups.
+    /// Returns a directory, opened for look-ups: `EACCES` where others may not enter it.
     fn directory(&self, node: u64) -> Result<Arc<OwnedFd>, Errno> {
         kept(&self.directories, node, || {
             let (path, sight) = self.locate(node)?;
             if sight == Sight::None {
                 return Err(Errno::NOENT);
             }
-            self.open(&path, DIRECTORY)
+            let directory = self.open(&path, DIRECTORY)?;
+            let stat = fstat(&directory)?;
+            let closed = stat.st_mode & OTHERS_ENTER == 0;
+            if closed || (stat.st_dev != self.device && is_interface(&directory)?) {
+                return Err(Errno::ACCESS);
+            }
+            Ok(directory)
         })
     }
 
@@ -103,14 +157,29 @@ impl HostTree {
     }
 
     /// Returns the attributes of a name in a directory, if it is of a kind that is shown.
-    fn stat(directory: impl AsFd, name: &[u8]) -> Result<Attributes, Errno> {
+    fn stat(&self, directory: impl AsFd, name: &[u8]) -> Result<Attributes, Errno> {
         let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory | FileType::RegularFile | FileType::Symlink => {
-                Ok(attributes(&stat))
-            }
-            _ => Err(Errno::NOENT),
+        let shown = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => stat.st_mode & OTHERS_READ != 0,
+            FileType::Directory | FileType::Symlink => true,
+            _ => false,
+        };
+        if !shown {
+            return Err(Errno::NOENT);
         }
+        let mut attributes = attributes(&stat);
+        if stat.st_dev != self.device {
+            // Two files with several names must not look like one because two file systems count alike.
+            attributes.inode ^= stat.st_dev.wrapping_mul(INODE_SPREAD);
+        }
+        if self.standing == Standing::Inside {
+            for id in [&mut attributes.uid, &mut attributes.gid] {
+                if *id == OVERFLOW_ID {
+                    *id = 0;
+                }
+            }
+        }
+        Ok(attributes)
     }
 
     /// Returns what a child is, without giving it an id.
@@ -123,7 +192,7 @@ impl HostTree {
         match self.exposure.sight(&path) {
             Sight::None => Err(Errno::NOENT),
             Sight::Way(_) => Ok(made_up()),
-            Sight::Real => Self::stat(self.directory(parent)?, name),
+            Sight::Real => self.stat(self.directory(parent)?, name),
         }
     }
 
@@ -147,10 +216,14 @@ impl HostTree {
 
     fn list_real(&self, node: u64, mut listing: Listing<'_>) -> Result<(), Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = match openat(self.directory(node)?, ".", flags, Mode::empty()) {
-            // Closed to the user: it is there, and empty.
-            Err(Errno::ACCESS) => return Ok(()),
-            opened => opened?,
+        let opened = self
+            .directory(node)
+            .and_then(|directory| openat(directory, ".", flags, Mode::empty()));
+        let directory = match opened {
+            Ok(directory) if fstat(&directory)?.st_mode & OTHERS_READ != 0 => directory,
+            // Closed: it is there, and empty.
+            Ok(_) | Err(Errno::ACCESS) => return Ok(()),
+            Err(errno) => return Err(errno),
         };
         if listing.offset > 0 {
             seek(&directory, SeekFrom::Start(listing.offset))?;
@@ -255,7 +328,15 @@ impl FileSystem for HostTree {
                 return Err(Errno::NOENT);
             }
             // NONBLOCK: should the host have put a fifo there meanwhile, nobody waits for its writer.
-            self.open(&path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK)
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+            let file = self.open(&path, flags)?;
+            let mode = fstat(&file)?.st_mode;
+            let regular = FileType::from_raw_mode(mode) == FileType::RegularFile;
+            if regular && mode & OTHERS_READ != 0 {
+                Ok(file)
+            } else {
+                Err(Errno::ACCESS)
+            }
         })?;
         reply.fill(size as usize, |bytes| {
             let mut filled = 0;
@@ -346,6 +427,15 @@ fn attributes(stat: &Stat) -> Attributes {
         gid: stat.st_gid,
         block_bytes: 4096,
     }
+}
+
+/// Spreads a device's number over the upper half of an inode's; inode numbers mostly use the lower.
+const INODE_SPREAD: u64 = 0x9e37_79b9_0000_0000;
+
+/// Returns whether a directory lies on an interface of the kernel.
+fn is_interface(directory: &OwnedFd) -> Result<bool, Errno> {
+    let kind = fstatfs(directory)?.f_type.cast_unsigned();
+    Ok(KERNEL_INTERFACES.contains(&kind))
 }
 
 /// A directory above a shown one: root's, 0755, of no time.

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Putting a host container's root together, inside its namespaces: skeleton, FUSE mount, plan; and what keeps it alive.
+
+use std::{
+    ffi::CString,
+    fs,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::fs::DirBuilderExt,
+    },
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{Mode, OFlags},
+    io::Errno,
+    mount::MountFlags,
+};
+use thiserror::Error;
+use wolffia_sys::{
+    mount::{Overlay, Plan, Step},
+    process::Child,
+};
+
+use super::{
+    server::{self, Link},
+    skeleton::{self, SkeletonError},
+};
+use crate::{
+    fuse::READ_BYTES_MAX,
+    work::{WorkDir, WorkError},
+};
+
+/// The directory in the container's own that the FUSE tree is mounted on.
+const PLACE: &str = "machine";
+/// The device that a FUSE connection is opened by.
+const DEVICE: &str = "/dev/fuse";
+
+/// What [`prepare`] needs to know.
+#[derive(Debug)]
+pub struct Inside<'a> {
+    /// Where skeletons are kept: a directory in the state root, made if it is missing.
+    pub skeletons: &'a Path,
+    /// The mapping's key: skeletons hold owners.
+    pub mapping_key: &'a str,
+    /// The container's own directory.
+    pub work: &'a WorkDir,
+    /// What the server was told to hide; a last successor hides it too.
+    pub private: &'a [PathBuf],
+    /// The file server, from [`spawn`](super::spawn).
+    pub link: Link,
+}
+
+/// A host container's root.
+#[derive(Debug)]
+pub struct HostRoot {
+    /// The mounts.
+    pub plan: Plan,
+    /// What a person should know about it: empty where everything works.
+    pub notes: Vec<String>,
+    /// Keeps the skeleton; the conductor holds it to the end.
+    _lock: OwnedFd,
+    connection: Option<Connection>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    link: Option<Link>,
+    device: OwnedFd,
+    log: OwnedFd,
+    private: Vec<PathBuf>,
+}
+
+/// A host container's root could not be put together.
+#[derive(Debug, Error)]
+pub enum PrepareError {
+    /// The made-up part.
+    #[error("making the public part of the machine's files")]
+    Skeleton(#[from] SkeletonError),
+    /// The container's own directory.
+    #[error(transparent)]
+    Work(#[from] WorkError),
+    /// The file server.
+    #[error("mounting the tree of this machine's files")]
+    Fuse(#[source] Errno),
+    /// The mount place.
+    #[error("making the mount place {path}")]
+    Place {
+        /// The directory.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+}
+
+/// Puts a root together. Must run inside the user namespace, as its root, in a mount namespace of its own.
+pub fn prepare(inside: Inside<'_>) -> Result<HostRoot, PrepareError> {
+    let skeleton = skeleton::ensure(inside.skeletons, inside.mapping_key, Path::new("/"))?;
+    let place = inside.work.directory.join(PLACE);
+    match fs::DirBuilder::new().mode(0o700).create(&place) {
+        Err(source) if source.kind() != std::io::ErrorKind::AlreadyExists => {
+            return Err(PrepareError::Place {
+                path: place,
+                source,
+            });
+        }
+        _ => {}
+    }
+    let writable = inside.work.writable(&skeleton.root)?;
+    let mut lower = inside.work.committed.clone();
+    lower.extend([skeleton.root, place.clone()]);
+    let (connection, notes) = match connect(inside, &place) {
+        Ok(connection) => (connection, Vec::new()),
+        Err(errno) => return Err(PrepareError::Fuse(errno)),
+    };
+    let plan = Plan {
+        steps: vec![Step::Overlay(Overlay {
+            lower,
+            data: Vec::new(),
+            writable,
+            userxattr: true,
+            options: Vec::new(),
+            at: PathBuf::from("/"),
+        })],
+    };
+    Ok(HostRoot {
+        plan,
+        notes,
+        _lock: skeleton.lock,
+        connection: Some(connection),
+    })
+}
+
+/// Mounts the FUSE tree and gives its descriptor to the server.
+fn connect(inside: Inside<'_>, place: &Path) -> Result<Connection, Errno> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    let device = rustix::fs::open(DEVICE, flags, Mode::empty())?;
+    let options = format!(
+        "fd={},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions,max_read={READ_BYTES_MAX}",
+        device.as_raw_fd()
+    );
+    let options = CString::new(options).map_err(|_| Errno::INVAL)?;
+    let flags = MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOATIME;
+    rustix::mount::mount("wolffia", place, "fuse", flags, Some(options.as_c_str()))?;
+    let log = server::new_log()?;
+    inside.link.hand_over(device.as_fd(), log.as_fd())?;
+    Ok(Connection {
+        link: Some(inside.link),
+        device,
+        log,
+        private: inside.private.to_vec(),
+    })
+}
+
+impl HostRoot {
+    /// Returns what hangs up (in `poll`) when the server is gone for good and [`revive`](Self::revive) must be called.
+    pub fn link(&self) -> Option<BorrowedFd<'_>> {
+        let link = self.connection.as_ref()?.link.as_ref()?;
+        Some(link.as_fd())
+    }
+
+    /// Starts a last successor inside the namespace, as a child of the caller, which has one thread. Should that one end
+    /// too, call it again.
+    pub fn revive(&mut self) -> Result<Child, Errno> {
+        let connection = self.connection.as_mut().ok_or(Errno::NOTCONN)?;
+        connection.link = None;
+        server::spawn_successor(
+            connection.device.as_fd(),
+            connection.log.as_fd(),
+            &connection.private,
+        )
+    }
+}
