@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `kill -9` of a pull, a run and a stop, at random moments: nothing is left running, nothing is broken, the next command
+//! works.
+//!
+//! Method: the undisturbed command is timed; then, round by round, it is started and killed at a moment drawn from a little
+//! more than that time. Mostly the command itself is killed, sometimes another process of ours that it has started. A
+//! hundred rounds in all; a failure names the seed of its round, and `WOLFFIA_FAULT_SEED=N` runs that round alone.
+
+#![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use house::{House, Moment};
+
+mod house;
+
+/// How many rounds each command gets.
+const PULL_ROUNDS: u64 = 34;
+const RUN_ROUNDS: u64 = 33;
+const STOP_ROUNDS: u64 = 33;
+
+/// Processes are looked for by the user's sub-ids too, so only one of these tests may run at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// The seeds to run: all, or the one that was asked for.
+fn seeds(rounds: u64) -> Vec<u64> {
+    match std::env::var("WOLFFIA_FAULT_SEED")
+        .ok()
+        .and_then(|text| text.parse().ok())
+    {
+        Some(seed) => vec![seed],
+        None => (0..rounds).collect(),
+    }
+}
+
+/// Times a command three times and returns the longest.
+fn longest(mut run: impl FnMut()) -> Duration {
+    let mut longest = Duration::ZERO;
+    for _ in 0..3 {
+        let started = Instant::now();
+        run();
+        longest = longest.max(started.elapsed());
+    }
+    longest
+}
+
+#[test]
+fn a_killed_pull_leaves_nothing_and_the_next_one_works() {
+    wolffia_testkit::need!(UserNamespace, Cc);
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let house = House::new();
+    let pull = ["pull", "-q", house.image()];
+    let mut id = String::new();
+    let usual = longest(|| {
+        if !id.is_empty() {
+            house.good(&["rmi", &id]);
+        }
+        id = house.good(&pull);
+    });
+    house.good(&["rmi", &id]);
+    for seed in seeds(PULL_ROUNDS) {
+        house.kill_at(&pull, &mut Moment::new(seed, usual));
+        house.expect_nothing_runs(seed);
+        house.expect_sound(seed);
+        let id = house.good(&pull);
+        let said = house.good(&["run", "--rm", "--network", "none", &id, "echo", "hello"]);
+        assert_eq!(said, "hello", "seed {seed}");
+        house.good(&["rmi", &id]);
+    }
+}
+
+#[test]
+fn a_killed_run_leaves_nothing_and_the_next_one_works() {
+    wolffia_testkit::need!(UserNamespace, Cc);
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let house = House::new();
+    let id = house.good(&["pull", "-q", house.image()]);
+    let start = ["run", "--rm", "--network", "none", "-e", house.mark(), &id];
+    let echo = [&start[..], &["echo", "hello"]].concat();
+    // The payload changes its ids and leaves orphans in sessions of their own: no signal reaches those by itself.
+    let scatter = [&start[..], &["scatter", "0"]].concat();
+    let usual = longest(|| assert_eq!(house.good(&echo), "hello"));
+    for seed in seeds(RUN_ROUNDS) {
+        let words = if seed % 2 == 0 { &echo } else { &scatter };
+        house.kill_at(words, &mut Moment::new(seed, usual * 2));
+        house.expect_nothing_runs(seed);
+        house.expect_sound(seed);
+        assert_eq!(
+            house.good(&["ps", "-a", "-q"]),
+            "",
+            "--rm was forgotten, seed {seed}"
+        );
+        assert_eq!(house.good(&echo), "hello", "seed {seed}");
+    }
+}
+
+#[test]
+fn a_killed_stop_leaves_a_container_that_can_be_removed() {
+    wolffia_testkit::need!(UserNamespace, Cc);
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let house = House::new();
+    let id = house.good(&["pull", "-q", house.image()]);
+    let start = [
+        "run",
+        "-d",
+        "--network",
+        "none",
+        "--name",
+        "kept",
+        "-e",
+        house.mark(),
+        &id,
+    ];
+    let start = [&start[..], &["hold"]].concat();
+    let usual = longest(|| {
+        house.good(&start);
+        house.good(&["stop", "kept"]);
+        house.good(&["rm", "kept"]);
+    });
+    for seed in seeds(STOP_ROUNDS) {
+        house.good(&start);
+        house.kill_at(&["stop", "-t", "5", "kept"], &mut Moment::new(seed, usual));
+        house.expect_sound(seed);
+        assert_eq!(
+            house.good(&["ps", "-a", "-q"]).lines().count(),
+            1,
+            "seed {seed}"
+        );
+        house.good(&["rm", "-f", "kept"]);
+        house.expect_nothing_runs(seed);
+        assert_eq!(house.good(&["ps", "-a", "-q"]), "", "seed {seed}");
+    }
+}
