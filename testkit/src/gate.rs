@@ -34,7 +34,7 @@ pub const REQUIRE_VARIABLE: &str = "REQUIRE";
 /// Names the variable that is set where a second pass as root follows this one.
 pub const ROOT_FOLLOWS_VARIABLE: &str = "WOLFFIA_TEST_ROOT_FOLLOWS";
 
-/// Returns from the calling test, loudly, where the machine lacks one of the named [needs](gate::Need).
+/// Returns from the calling test, loudly, where the machine lacks one of the named [needs]($crate::gate::Need).
 ///
 /// `need!(Overlay, Fuse);` in a test that returns nothing, `need!(Overlay, Fuse => Ok(()));` in one that returns a value.
 #[macro_export]

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Images made by code, in memory: for the [test registry](crate::registry), or written out as an OCI layout.
 //!
-//! A layer is any bytes; [`Tar`](crate::layout::Tar) makes plain ones, [`Packing`] says how they travel. In OCI's spelling or in
+//! A layer is any bytes; [`Tar`] makes plain ones, [`Packing`] says how they travel. In OCI's spelling or in
 //! Docker's, for any platform, and several of them joined into an index. Nothing here is shared with the readers under
 //! test but the digest function.
 

@@ -9,7 +9,7 @@
 //!
 //! *Parallel spans* only where they pay. One stream is the cheapest way to read, and where the reader, which inflates and
 //! writes, is what holds things up, more streams bring nothing. So the reader measures ([`Pace`]): if it mostly waits for the
-//! wire, the wire brings less than a gigabit, and enough is left, the rest of the blob is fetched by several [lanes](lanes) in
+//! wire, the wire brings less than a gigabit, and enough is left, the rest of the blob is fetched by several [lanes] in
 //! spans of a mebibyte, which are handed on in order. The first stream goes on until the first span is reached. A registry
 //! that answers a span with the whole blob is left to the one stream.
 //!
@@ -19,7 +19,7 @@
 //! The digest is computed here, over what is handed on: the read that would return the last byte fails instead if it
 //! is not the one that was asked for. Whoever uses the bytes earlier must be able to take back what it made of them.
 //!
-//! Errors are [`Error`](crate::Error)s inside an [`io::Error`]; after one, the reader is dead. Dropping a download does not wait:
+//! Errors are [`Error`]s inside an [`io::Error`]; after one, the reader is dead. Dropping a download does not wait:
 //! a lane ends at its next byte, or when its wait has its end.
 
 use std::fmt;
