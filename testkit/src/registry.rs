@@ -30,11 +30,13 @@ mod link;
 mod real;
 mod serve;
 mod tokens;
+mod wire;
 
 pub use faults::{Fault, On};
 pub use link::Link;
 pub use real::{PASSWORD, RealRegistry, USER};
 pub use tokens::Auth;
+pub use wire::{AUTHORITY, CLIENT, SELF_SIGNED, Tls};
 
 /// How the server behaves when it behaves.
 #[derive(Clone, Debug)]
@@ -45,6 +47,8 @@ pub struct Options {
     pub redirect: Option<u32>,
     /// Whether ranges are served; without, every blob comes whole with status 200.
     pub ranges: bool,
+    /// Whether the first port speaks TLS, and with which certificate. The second never does.
+    pub tls: Option<Tls>,
 }
 
 impl Default for Options {
@@ -53,6 +57,7 @@ impl Default for Options {
             auth: Auth::Open,
             redirect: None,
             ranges: true,
+            tls: None,
         }
     }
 }

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use ureq::http::header::{HeaderMap, HeaderName};
 use ureq::http::{Method, Request as HttpRequest};
-use ureq::unversioned::transport::{Connector as _, DefaultConnector};
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector as _, TcpConnector};
 use ureq::{Agent, Body, Timeout};
 
 use crate::address::Address;
@@ -30,7 +30,7 @@ use crate::proxy::Proxies;
 use crate::resolver::{ResolveError, Resolver};
 use crate::secret::Secret;
 use crate::stall::StallConnector;
-use crate::tls;
+use crate::tls::{self, TlsConnector, TlsProblem};
 
 /// A registry redirects once, to its store; a front end may add one or two.
 const REDIRECTS_MAX: usize = 5;
@@ -179,9 +179,11 @@ pub(crate) struct Client {
 /// A way of connecting.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Way {
+    secured: bool,
     /// The registry whose own certificates count.
     registry: Option<String>,
     verify: bool,
+    /// Through which variable's proxy: that for https or the other.
     proxied: Option<bool>,
 }
 
@@ -278,6 +280,7 @@ impl Client {
         let registry = (is_https && tls::has_own(&self.environment, address.authority()))
             .then(|| address.authority().to_owned());
         let way = Way {
+            secured: is_https,
             registry,
             verify: verify || !is_https,
             proxied: proxy.map(|_| is_https),
@@ -286,17 +289,12 @@ impl Client {
         if let Some(agent) = agents.get(&way) {
             return Ok(agent.clone());
         }
-        let agent = self.build_agent(&way, is_https, proxy)?;
+        let agent = self.build_agent(&way, proxy)?;
         agents.insert(way, agent.clone());
         Ok(agent)
     }
 
-    fn build_agent(
-        &self,
-        way: &Way,
-        is_https: bool,
-        proxy: Option<&Secret>,
-    ) -> Result<Agent, Fault> {
+    fn build_agent(&self, way: &Way, proxy: Option<&Secret>) -> Result<Agent, Fault> {
         let proxy = proxy
             .map(|proxy| ureq::Proxy::new(proxy.expose()))
             .transpose()
@@ -304,7 +302,7 @@ impl Client {
         if proxy.as_ref().is_some_and(is_socks) {
             return Err(Fault::Proxy("SOCKS proxies are not supported".to_owned()));
         }
-        let mut builder = Agent::config_builder()
+        let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
@@ -319,21 +317,24 @@ impl Client {
             .timeout_resolve(Some(self.limits.resolve))
             .timeout_connect(Some(self.limits.connect))
             .timeout_recv_response(Some(self.limits.answer))
-            .timeout_send_request(Some(self.limits.connect));
-        if is_https || way.proxied.is_some() {
-            builder = builder.tls_config(tls::configuration(
-                &self.environment,
-                way.registry.as_deref(),
-                way.verify,
+            .timeout_send_request(Some(self.limits.connect))
+            .build();
+        let plain = ().chain(ConnectProxyConnector::default()).chain(TcpConnector::default());
+        let stall = StallConnector {
+            stall: self.limits.stall,
+        };
+        // A proxy may itself be reached by https.
+        if !way.secured && way.proxied.is_none() {
+            return Ok(Agent::with_parts(
+                config,
+                plain.chain(stall),
+                self.resolver.clone(),
             ));
         }
-        Ok(Agent::with_parts(
-            builder.build(),
-            DefaultConnector::new().chain(StallConnector {
-                stall: self.limits.stall,
-            }),
-            self.resolver.clone(),
-        ))
+        let tls = tls::configuration(&self.environment, way.registry.as_deref(), way.verify)
+            .map_err(|error| Fault::Tls(error.to_string()))?;
+        let secured = plain.chain(TlsConnector { config: tls }).chain(stall);
+        Ok(Agent::with_parts(config, secured, self.resolver.clone()))
     }
 }
 
@@ -365,12 +366,14 @@ impl Fault {
                 phase: phase(timeout),
             },
             ureq::Error::Tls(text) => Self::Tls(text.to_owned()),
-            ureq::Error::Rustls(error) => Self::Tls(error.to_string()),
             ureq::Error::ConnectProxyFailed(text) => Self::Proxy(text),
             ureq::Error::InvalidProxyUrl => Self::Proxy("its address cannot be read".to_owned()),
             ureq::Error::Other(error) => match error.downcast::<ResolveError>() {
                 Ok(error) => Self::Name(*error),
-                Err(_) => Self::Http("unexpected failure".to_owned()),
+                Err(error) => match error.downcast::<TlsProblem>() {
+                    Ok(problem) => Self::Tls(problem.to_string()),
+                    Err(_) => Self::Http("unexpected failure".to_owned()),
+                },
             },
             ureq::Error::Protocol(error) => Self::Http(error.to_string()),
             ureq::Error::LargeResponseHeader(..) => Self::Http("its header is too long".to_owned()),

@@ -16,7 +16,6 @@
 //!
 //! Sources: RFC 1035, RFC 6761, resolv.conf(5), hosts(5).
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -113,6 +112,11 @@ impl Resolver {
         if bare == "localhost" || bare.ends_with(".localhost") {
             return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
         }
+        if bare.split('.').any(str::is_empty) {
+            return Err(ResolveError::BadName {
+                name: name.to_owned(),
+            });
+        }
         let listed = files::addresses_in_hosts(&self.hosts, &bare);
         if !listed.is_empty() {
             return Ok(listed);
@@ -165,18 +169,6 @@ impl UreqResolver for Resolver {
             resolved.push(SocketAddr::new(address, port));
         }
         Ok(resolved)
-    }
-}
-
-/// A host name as people compare it: lower case, without the final dot.
-impl fmt::Display for Resolver {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            formatter,
-            "{} and {}",
-            self.hosts.display(),
-            self.resolv_conf.display()
-        )
     }
 }
 

@@ -12,10 +12,20 @@
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
+use rustls::client::WebPkiServerVerifier;
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
 
 use crate::environment::Environment;
+
+pub(crate) use connector::{TlsConnector, TlsProblem};
+
+mod connector;
+mod verifier;
 
 /// Where distributions keep the bundle of all authorities.
 const BUNDLES: [&str; 6] = [
@@ -34,11 +44,11 @@ const DIRECTORIES: [&str; 2] = ["/etc/ssl/certs", "/etc/pki/tls/certs"];
 const FILE_BYTES_MAX: u64 = 8 << 20;
 const FILES_MAX: usize = 1024;
 
-/// The registry's own certificates: authorities that only it is believed for, and how we show ourselves to it.
+/// What `certs.d` holds for a registry: whom it is believed by, and how we show ourselves to it.
 #[derive(Default)]
 struct OfRegistry {
-    authorities: Vec<Certificate<'static>>,
-    client: Option<ClientCert>,
+    authorities: Vec<CertificateDer<'static>>,
+    client: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
 }
 
 /// Returns whether `certs.d` says anything about a registry: then it gets connections of its own.
@@ -49,32 +59,63 @@ pub(crate) fn has_own(environment: &Environment, authority: &str) -> bool {
 }
 
 /// Returns the configuration for connections to `authority`, which is `host` or `host:port`.
+///
+/// # Errors
+/// Fails where a client certificate and its key do not belong together, or nothing can be believed.
 pub(crate) fn configuration(
     environment: &Environment,
     authority: Option<&str>,
     verify: bool,
-) -> TlsConfig {
+) -> Result<Arc<ClientConfig>, rustls::Error> {
     let own = authority.map_or_else(OfRegistry::default, |authority| {
         own_certificates(environment, authority)
     });
-    let builder = TlsConfig::builder()
-        .client_cert(own.client)
-        .disable_verification(!verify);
-    if !verify {
-        return builder.build();
-    }
-    let mut authorities = machine_authorities(environment);
-    if authorities.is_empty() && own.authorities.is_empty() {
-        tracing::debug!("no certificate authorities on this machine: those built in are believed");
-        return builder.root_certs(RootCerts::WebPki).build();
-    }
-    authorities.extend(own.authorities);
-    builder
-        .root_certs(RootCerts::new_with_certs(&authorities))
-        .build()
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()?
+        .dangerous();
+    let builder = if verify {
+        let mut trusted = machine_authorities(environment);
+        trusted.extend(own.authorities);
+        builder.with_custom_certificate_verifier(Arc::new(verifier(&provider, trusted)?))
+    } else {
+        let anybody = verifier::Anybody(provider.signature_verification_algorithms);
+        builder.with_custom_certificate_verifier(Arc::new(anybody))
+    };
+    let config = match own.client {
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key)?,
+        None => builder.with_no_client_auth(),
+    };
+    Ok(Arc::new(config))
 }
 
-fn machine_authorities(environment: &Environment) -> Vec<Certificate<'static>> {
+fn verifier(
+    provider: &Arc<CryptoProvider>,
+    trusted: Vec<CertificateDer<'static>>,
+) -> Result<verifier::Verifier, rustls::Error> {
+    let mut roots = RootCertStore::empty();
+    let (_added, unusable) = roots.add_parsable_certificates(trusted.iter().cloned());
+    if unusable > 0 {
+        tracing::debug!(
+            unusable,
+            "certificates that cannot be read were passed over"
+        );
+    }
+    if roots.is_empty() {
+        tracing::debug!("no certificate authorities on this machine: those built in are believed");
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    let by_authority =
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+            .build()
+            .map_err(|error| rustls::Error::General(error.to_string()))?;
+    Ok(verifier::Verifier {
+        by_authority,
+        trusted,
+    })
+}
+
+fn machine_authorities(environment: &Environment) -> Vec<CertificateDer<'static>> {
     let file = environment.path("SSL_CERT_FILE");
     let directory = environment.text("SSL_CERT_DIR");
     if file.is_some() || directory.is_some() {
@@ -129,11 +170,13 @@ fn own_certificates(environment: &Environment, authority: &str) -> OfRegistry {
 }
 
 /// Reads `NAME.cert` and the `NAME.key` beside it.
-fn client_certificate(path: &Path) -> Option<ClientCert> {
+fn client_certificate(
+    path: &Path,
+) -> Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
     let chain = certificates(path);
-    let key = PrivateKey::from_pem(&read(&path.with_extension("key"))?).ok();
+    let key = PrivateKeyDer::from_pem_slice(&read(&path.with_extension("key"))?).ok();
     match key {
-        Some(key) if !chain.is_empty() => Some(ClientCert::new_with_certs(&chain, key)),
+        Some(key) if !chain.is_empty() => Some((chain, key)),
         _ => {
             tracing::warn!(path = %path.display(), "this client certificate has no usable key");
             None
@@ -141,7 +184,7 @@ fn client_certificate(path: &Path) -> Option<ClientCert> {
     }
 }
 
-fn certificates_in(directory: &Path) -> Vec<Certificate<'static>> {
+fn certificates_in(directory: &Path) -> Vec<CertificateDer<'static>> {
     files(directory)
         .iter()
         .flat_map(|path| certificates(path))
@@ -160,15 +203,12 @@ fn files(directory: &Path) -> Vec<PathBuf> {
     files
 }
 
-fn certificates(path: &Path) -> Vec<Certificate<'static>> {
+fn certificates(path: &Path) -> Vec<CertificateDer<'static>> {
     let Some(text) = read(path) else {
         return Vec::new();
     };
-    parse_pem(&text)
-        .filter_map(|item| match item {
-            Ok(PemItem::Certificate(certificate)) => Some(certificate),
-            _ => None,
-        })
+    CertificateDer::pem_slice_iter(&text)
+        .filter_map(Result::ok)
         .collect()
 }
 

@@ -10,6 +10,7 @@ use serde_json::json;
 use wolffia_image::Digest;
 
 use super::faults::{Fault, On};
+use super::wire::Wire;
 use super::{Served, Shared};
 
 /// A request's head and body are small; more than this is not answered.
@@ -39,21 +40,21 @@ struct Answer {
 /// Serves requests until either side closes.
 pub(super) fn connection(shared: &Arc<Shared>, stream: TcpStream, at_store: bool) {
     let _slow_is_fine = stream.set_nodelay(true);
-    let Ok(reading) = stream.try_clone() else {
+    let tls = shared.options.tls.filter(|_| !at_store);
+    let Ok(wire) = Wire::new(stream, tls) else {
         return;
     };
-    let mut reader = BufReader::new(reading);
-    let mut stream = stream;
+    let mut reader = BufReader::new(wire);
     while let Ok(Some(request)) = read(&mut reader) {
-        match serve(shared, &mut stream, at_store, &request) {
+        match serve(shared, reader.get_mut(), at_store, &request) {
             Ok(true) => {}
             Ok(false) | Err(_) => break,
         }
     }
-    let _closed = stream.shutdown(std::net::Shutdown::Both);
+    reader.get_mut().close();
 }
 
-fn read(reader: &mut BufReader<TcpStream>) -> io::Result<Option<Request>> {
+fn read(reader: &mut BufReader<Wire>) -> io::Result<Option<Request>> {
     let mut reader = reader.take(REQUEST_BYTES_MAX);
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {
@@ -91,7 +92,7 @@ fn read(reader: &mut BufReader<TcpStream>) -> io::Result<Option<Request>> {
 /// Answers one request; tells whether the connection may go on.
 fn serve(
     shared: &Arc<Shared>,
-    stream: &mut TcpStream,
+    stream: &mut Wire,
     at_store: bool,
     request: &Request,
 ) -> io::Result<bool> {
@@ -161,7 +162,7 @@ fn alter(answer: &mut Answer, fault: Fault) {
 }
 
 fn send(
-    stream: &mut TcpStream,
+    stream: &mut Wire,
     request: &Request,
     answer: &Answer,
     fault: Option<Fault>,
@@ -179,6 +180,7 @@ fn send(
     }
     head.push_str("\r\n");
     stream.write_all(head.as_bytes())?;
+    stream.flush()?;
     if request.method == "HEAD" {
         return Ok(true);
     }
@@ -190,6 +192,7 @@ fn send(
         }
         Some(Fault::Stall { after_bytes }) => {
             stream.write_all(&body[..after_bytes.min(body.len())])?;
+            stream.flush()?;
             // Ends when the other side goes away, or the server is stopped.
             let mut nothing = [0; 64];
             while stream.read(&mut nothing)? > 0 {}
@@ -201,6 +204,7 @@ fn send(
         }
         _ => {
             stream.write_all(body)?;
+            stream.flush()?;
             Ok(true)
         }
     }

@@ -46,7 +46,7 @@ fn skopeo_copies_from_it_with_every_kind_of_authentication() {
         let registry = Registry::start_with(Options {
             auth: auth.clone(),
             redirect: Some(1),
-            ranges: true,
+            ..Options::default()
         });
         let name = registry.put("team/app", "v1", &image());
         let (from, to) = (

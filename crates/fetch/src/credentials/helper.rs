@@ -117,7 +117,7 @@ fn program(helper: &str) -> String {
 }
 
 /// Runs a helper; `None` where it says that it knows nothing.
-fn call(
+pub(super) fn call(
     environment: &Environment,
     helper: &str,
     verb: &str,

@@ -99,7 +99,7 @@ fn each_fault_ends_in_right_bytes_or_a_typed_error() {
             let registry = Registry::start_with(Options {
                 auth: Auth::anonymous_token(),
                 redirect,
-                ranges: true,
+                ..Options::default()
             });
             let name = registry.put("a/b", "c", &original);
             registry.fault(on, times, fault);
@@ -204,6 +204,7 @@ fn seeded_misbehaviour_never_harms_a_byte() {
             auth,
             redirect,
             ranges: seed % 5 != 4,
+            ..Options::default()
         });
         let name = registry.put("a/b", "c", &original);
         let home = tempfile::tempdir().unwrap();

@@ -8,3 +8,4 @@ mod faults;
 mod parallel;
 mod real;
 mod registry;
+mod secured;

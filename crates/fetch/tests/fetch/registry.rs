@@ -158,7 +158,7 @@ fn each_kind_of_authentication_is_understood() {
             let registry = Registry::start_with(Options {
                 auth: auth.clone(),
                 redirect,
-                ranges: true,
+                ..Options::default()
             });
             let name = registry.put("team/app", "v1", &original);
             let entries = match &entry {
@@ -301,7 +301,7 @@ fn twenty_blobs_at_once_get_one_token() {
     let registry = Registry::start_with(Options {
         auth: Auth::anonymous_token(),
         redirect: Some(1),
-        ranges: true,
+        ..Options::default()
     });
     let name = registry.put("a", "b", &original);
     let home = tempfile::tempdir().unwrap();

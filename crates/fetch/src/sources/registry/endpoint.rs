@@ -299,7 +299,7 @@ impl Endpoint {
             Trust::Loopback => ["http", "https"],
             Trust::Insecure => ["https", "http"],
         };
-        let mut first_failure = None;
+        let mut failure = None;
         for scheme in schemes {
             let text = format!("{scheme}://{}/v2/", self.host);
             let Some(address) = Address::parse(&text) else {
@@ -320,12 +320,14 @@ impl Endpoint {
                     if is_final {
                         return Err(error);
                     }
-                    first_failure.get_or_insert(error);
+                    // What went wrong with TLS is the story: plain http is the exception.
+                    if failure.is_none() || scheme == "https" {
+                        failure = Some(error);
+                    }
                 }
             }
         }
-        Err(first_failure
-            .unwrap_or_else(|| self.protocol(doing, "it answers neither http nor https")))
+        Err(failure.unwrap_or_else(|| self.protocol(doing, "it answers neither http nor https")))
     }
 
     fn redirects(&self) -> MutexGuard<'_, HashMap<Digest, Address>> {
