@@ -11,8 +11,10 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use wolffia_runtime::seccomp::oci::{LinuxSeccomp, Syscall, from_oci};
 use wolffia_runtime::seccomp::policy::{Policy, Rule};
 use wolffia_runtime::seccomp::profile::{Circumstances, OLDEST_KERNEL, default_policy};
+use wolffia_runtime::seccomp::table::GROUPS;
 use wolffia_runtime::seccomp::{DEFAULT_BOUNDING, NATIVE, Options, compile, default_profile};
 use wolffia_sys::seccomp::instruction::{
     JUMP, JUMP_EQUAL, LOAD, OFFSET_ARCHITECTURE, OFFSET_NUMBER, RETURN,
@@ -39,6 +41,11 @@ fn main() {
             time(|| default_profile(DEFAULT_BOUNDING, Options::default()))
         }),
     );
+    let section = section();
+    report(
+        "lay out an OCI section",
+        &samples(INSTALLATIONS, || time(|| from_oci(&section).unwrap())),
+    );
     for (name, program) in [("tree", compile(&policy).unwrap()), ("row", row(&policy))] {
         println!("{name}: {} instructions", program.instructions().len());
         let installation = || {
@@ -57,6 +64,28 @@ fn main() {
         black_box(rustix::process::getppid());
     });
     each("  refused call", None, refused);
+}
+
+/// An OCI section with the names of the default table, for three architectures.
+fn section() -> LinuxSeccomp {
+    let names = GROUPS
+        .iter()
+        .flat_map(|group| group.calls)
+        .map(|name| (*name).to_owned())
+        .collect();
+    let architectures = ["X86_64", "X86", "X32", "AARCH64", "ARM"];
+    LinuxSeccomp {
+        default_action: "SCMP_ACT_ERRNO".to_owned(),
+        architectures: architectures
+            .map(|name| format!("SCMP_ARCH_{name}"))
+            .to_vec(),
+        syscalls: vec![Syscall {
+            names,
+            action: "SCMP_ACT_ALLOW".to_owned(),
+            ..Syscall::default()
+        }],
+        ..LinuxSeccomp::default()
+    }
 }
 
 /// A call that the profile refuses and the kernel would refuse as soon as it looks at it.

@@ -44,7 +44,7 @@ include!(concat!(env!("OUT_DIR"), "/seccomp_ready.rs"));
 /// /proc/PID/status).
 ///
 /// Copies nothing where the capabilities make no difference to the default; else lays the filter
-/// out, which takes tens of microseconds and allocates.
+/// out, which takes some 15 us and allocates.
 ///
 /// # Panics
 /// Never: a test lays the table out for every capability that it asks for.

@@ -21,10 +21,29 @@ pub const ARM_PRIVATE: u32 = 0x000F_0000;
 
 /// The number of the call `name` on `architecture`, without the x32 bit; `None` where it has none.
 pub fn number(architecture: Architecture, name: &str) -> Option<u32> {
-    let row = CALLS
-        .binary_search_by(|(known, _)| (*known).cmp(name))
-        .ok()?;
-    Some(CALLS[row].1[column(architecture)]).filter(|number| *number != N)
+    Numbers::of(name)?.on(architecture)
+}
+
+/// The numbers of one call on all architectures: one search for all of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Numbers(&'static [u32; 5]);
+
+impl Numbers {
+    /// The numbers of the call `name`; `None` where no architecture knows it.
+    pub fn of(name: &str) -> Option<Self> {
+        let row = CALLS
+            .binary_search_by(|(known, _)| (*known).cmp(name))
+            .ok()?;
+        Some(Self(&CALLS[row].1))
+    }
+
+    /// The number on `architecture`, without the x32 bit; `None` where it has no such call.
+    pub const fn on(self, architecture: Architecture) -> Option<u32> {
+        match self.0[column(architecture)] {
+            N => None,
+            number => Some(number),
+        }
+    }
 }
 
 /// Every call of `architecture` with its number, sorted by name.
@@ -38,9 +57,7 @@ pub fn calls(architecture: Architecture) -> impl Iterator<Item = (&'static str, 
 
 /// Returns whether any architecture knows a call of this name.
 pub fn known(name: &str) -> bool {
-    CALLS
-        .binary_search_by(|(known, _)| (*known).cmp(name))
-        .is_ok()
+    Numbers::of(name).is_some()
 }
 
 const fn column(architecture: Architecture) -> usize {

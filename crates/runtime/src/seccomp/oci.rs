@@ -20,8 +20,9 @@
 use serde::{Deserialize, Serialize};
 use wolffia_sys::seccomp::{Flags, Program, ProgramError};
 
-use super::policy::{Action, Architecture, Condition, Newer, Policy, Rule, Rules, Test, Width};
-use super::{NATIVE, compile, numbers};
+use super::numbers::{self, Numbers};
+use super::policy::{Action, Architecture, Condition, Newer, Policy, Rule, Test, Width};
+use super::{NATIVE, compile};
 
 /// The section as it is written.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -174,44 +175,43 @@ pub fn to_policy(section: &LinuxSeccomp) -> Result<Policy, SeccompError> {
     if default == Action::Notify {
         return Err(SeccompError::NotifyStopsRuntime);
     }
-    let mut architectures: Vec<(Architecture, Rules)> = Vec::new();
+    let mut drafts: Vec<Draft> = Vec::new();
     for name in &section.architectures {
         if let Some(architecture) = architecture(name)?
-            && !architectures
+            && !drafts
                 .iter()
-                .any(|(listed, _)| *listed == architecture)
+                .any(|draft| draft.architecture == architecture)
         {
-            architectures.push((architecture, Rules::default()));
+            drafts.push(Draft::new(architecture));
         }
     }
     // The machine's own calls are always served: the runtime makes them itself.
-    if !architectures.iter().any(|(listed, _)| *listed == NATIVE) {
-        architectures.insert(0, (NATIVE, Rules::default()));
+    if !drafts.iter().any(|draft| draft.architecture == NATIVE) {
+        drafts.insert(0, Draft::new(NATIVE));
     }
-    let mut highest: Vec<(Architecture, u32)> = Vec::new();
     for call in &section.syscalls {
         let action = action(&call.action, call.errno_ret)?;
         if action == Action::Notify && call.names.iter().any(|name| name == "write") {
             return Err(SeccompError::NotifyStopsRuntime);
         }
-        let rules_of_call = rules(call, action)?;
-        for (architecture, rules) in &mut architectures {
-            for number in call
-                .names
-                .iter()
-                .filter_map(|name| numbers::number(*architecture, name))
-            {
-                consider(&mut highest, *architecture, number);
-                if action != default {
-                    for rule in &rules_of_call {
-                        rules.add(architecture.raw_number(number), rule.clone());
-                    }
-                }
+        let rules = rules(call, action)?;
+        let rules = if action == default {
+            &[]
+        } else {
+            rules.as_slice()
+        };
+        for numbers in call.names.iter().filter_map(|name| Numbers::of(name)) {
+            for draft in &mut drafts {
+                draft.add(numbers, rules);
             }
         }
     }
     let answers_newer = !matches!(default, Action::Allow | Action::Log | Action::Trace(_))
         && section.default_errno_ret != Some(u32::from(ENOSYS));
+    let highest = drafts
+        .iter()
+        .filter_map(|draft| Some((draft.architecture, draft.highest?)))
+        .collect();
     Ok(Policy {
         default,
         newer: answers_newer.then_some(Newer {
@@ -219,23 +219,41 @@ pub fn to_policy(section: &LinuxSeccomp) -> Result<Policy, SeccompError> {
             highest,
         }),
         foreign: Action::KillThread,
-        architectures,
+        architectures: drafts
+            .into_iter()
+            .map(|draft| (draft.architecture, draft.rules.into_iter().collect()))
+            .collect(),
     })
 }
 
-/// Takes note of a number that the profile has considered. Arm's own calls lie far above the common
-/// ones and say nothing about how new the profile is.
-fn consider(highest: &mut Vec<(Architecture, u32)>, architecture: Architecture, number: u32) {
-    if number >= numbers::ARM_PRIVATE {
-        return;
+/// What has been read of one architecture.
+struct Draft {
+    architecture: Architecture,
+    rules: Vec<(u32, Rule)>,
+    highest: Option<u32>,
+}
+
+impl Draft {
+    const fn new(architecture: Architecture) -> Self {
+        Self {
+            architecture,
+            rules: Vec::new(),
+            highest: None,
+        }
     }
-    let number = architecture.raw_number(number);
-    match highest
-        .iter_mut()
-        .find(|(listed, _)| *listed == architecture)
-    {
-        Some((_, known)) => *known = number.max(*known),
-        None => highest.push((architecture, number)),
+
+    /// Adds the rules of a call, which may be none: that, too, says that the profile knows it.
+    fn add(&mut self, numbers: Numbers, rules: &[Rule]) {
+        let Some(number) = numbers.on(self.architecture) else {
+            return;
+        };
+        let raw = self.architecture.raw_number(number);
+        // Arm's own calls lie far above the common ones and say nothing about how new the profile is.
+        if number < numbers::ARM_PRIVATE {
+            self.highest = self.highest.max(Some(raw));
+        }
+        self.rules
+            .extend(rules.iter().map(|rule| (raw, rule.clone())));
     }
 }
 

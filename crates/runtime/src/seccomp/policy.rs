@@ -9,8 +9,6 @@
 //! Sources: seccomp(2); OCI runtime-spec, config-linux, "Seccomp"; `seccomp_rule_add(3)` for the
 //! comparisons.
 
-use std::collections::BTreeMap;
-
 /// An instruction set with its own system call numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Architecture {
@@ -186,32 +184,74 @@ pub struct Rule {
 /// that holds counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
-    by_number: BTreeMap<u32, Vec<Rule>>,
+    /// Sorted by number.
+    entries: Vec<(u32, Entry)>,
 }
 
-impl Rules {
-    /// Adds a rule behind the ones that stand there, except that a rule without conditions replaces
-    /// those with conditions and is not itself narrowed by later ones (what libseccomp makes of
-    /// such profiles).
-    pub fn add(&mut self, number: u32, rule: Rule) {
-        let rules = self.by_number.entry(number).or_default();
-        match rules.first() {
-            Some(first) if first.conditions.is_empty() => {}
-            _ if rule.conditions.is_empty() => *rules = vec![rule],
-            _ => rules.push(rule),
+/// The rules of one number: nearly always a single one, which then needs no memory of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Entry {
+    One(Rule),
+    Several(Vec<Rule>),
+}
+
+impl Entry {
+    fn as_slice(&self) -> &[Rule] {
+        match self {
+            Self::One(rule) => std::slice::from_ref(rule),
+            Self::Several(rules) => rules,
         }
     }
 
+    /// Puts a rule behind the ones that stand there, except that a rule without conditions replaces
+    /// those with conditions and is not itself narrowed by later ones (what libseccomp makes of
+    /// such profiles).
+    fn add(&mut self, rule: Rule) {
+        if self.as_slice()[0].conditions.is_empty() {
+            return;
+        }
+        *self = match std::mem::replace(self, Self::Several(Vec::new())) {
+            _ if rule.conditions.is_empty() => Self::One(rule),
+            Self::One(first) => Self::Several(vec![first, rule]),
+            Self::Several(mut rules) => {
+                rules.push(rule);
+                Self::Several(rules)
+            }
+        };
+    }
+}
+
+impl FromIterator<(u32, Rule)> for Rules {
+    /// Takes rules in any order of their numbers. Of several for one number the earlier comes
+    /// first, except that a rule without conditions replaces those with conditions.
+    fn from_iter<I: IntoIterator<Item = (u32, Rule)>>(rules: I) -> Self {
+        let mut all: Vec<(u32, Rule)> = rules.into_iter().collect();
+        all.sort_by_key(|(number, _)| *number);
+        let mut entries: Vec<(u32, Entry)> = Vec::with_capacity(all.len());
+        for (number, rule) in all {
+            match entries.last_mut() {
+                Some((last, entry)) if *last == number => entry.add(rule),
+                _ => entries.push((number, Entry::One(rule))),
+            }
+        }
+        Self { entries }
+    }
+}
+
+impl Rules {
     /// The calls that have rules, in the order of their numbers.
-    pub fn iter(&self) -> impl Iterator<Item = (u32, &[Rule])> {
-        self.by_number
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (u32, &[Rule])> {
+        self.entries
             .iter()
-            .map(|(number, rules)| (*number, rules.as_slice()))
+            .map(|(number, entry)| (*number, entry.as_slice()))
     }
 
     /// The rules of one call.
     pub fn of(&self, number: u32) -> &[Rule] {
-        self.by_number.get(&number).map_or(&[], Vec::as_slice)
+        let found = self
+            .entries
+            .binary_search_by_key(&number, |(number, _)| *number);
+        found.map_or(&[], |at| self.entries[at].1.as_slice())
     }
 }
 

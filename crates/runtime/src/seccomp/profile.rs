@@ -47,23 +47,21 @@ pub fn default_policy(circumstances: &Circumstances) -> Policy {
     let mut architectures = Vec::new();
     let mut highest = Vec::new();
     for &architecture in circumstances.native.family() {
-        let mut rules = Rules::default();
-        for (group, number) in groups.iter().flat_map(|group| {
-            group
-                .calls
-                .iter()
-                .filter_map(move |name| Some((group, numbers::number(architecture, name)?)))
-        }) {
-            let number = architecture.raw_number(number);
-            for rule in rules_of(group.effect) {
-                rules.add(number, rule);
-            }
-        }
-        // Arm's own calls lie far above the common ones and say nothing about how new the table is.
-        let common = rules
+        let rules: Rules = groups
             .iter()
-            .filter(|(number, _)| *number & !X32_BIT < numbers::ARM_PRIVATE);
-        highest.extend(common.last().map(|(number, _)| (architecture, number)));
+            .flat_map(|group| group.calls.iter().map(move |name| (group, name)))
+            .filter_map(|(group, name)| Some((group, numbers::number(architecture, name)?)))
+            .flat_map(|(group, number)| {
+                let number = architecture.raw_number(number);
+                rules_of(group.effect)
+                    .into_iter()
+                    .map(move |rule| (number, rule))
+            })
+            .collect();
+        // Arm's own calls lie far above the common ones and say nothing about how new the table is.
+        let common = |number: &u32| *number & !X32_BIT < numbers::ARM_PRIVATE;
+        let last = rules.iter().map(|(number, _)| number).rfind(common);
+        highest.extend(last.map(|number| (architecture, number)));
         architectures.push((architecture, rules));
     }
     Policy {

@@ -199,11 +199,13 @@ fn any_rules(architecture: Architecture) -> impl Strategy<Value = (Architecture,
     let rule = (vec(condition, 0..3), any_action())
         .prop_map(|(conditions, action)| Rule { conditions, action });
     vec((0_u32..500, rule), 0..400).prop_map(move |entries| {
-        let mut rules = Rules::default();
-        for (number, rule) in entries {
-            rules.add(architecture.raw_number(number), rule);
-        }
-        (architecture, rules)
+        let entries = entries.into_iter();
+        (
+            architecture,
+            entries
+                .map(|(number, rule)| (architecture.raw_number(number), rule))
+                .collect(),
+        )
     })
 }
 
@@ -267,7 +269,7 @@ fn telling_arguments(policy: &Policy, noise: u64) -> Vec<[u64; 6]> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
     #[test]
     fn tree_means_what_any_policy_says(policy in any_policy(), noise: u64) {
         let program = tree::emit(&policy);

@@ -17,8 +17,9 @@
 //! | a call that is allowed, getppid | 82 ns | 96 ns | 76 ns |
 //! | a call that is refused, `pivot_root` | 84 ns | 486 ns | 130 ns |
 //!
-//! Laying the tree out takes 98 us, which is why the default profile is laid out by the build
-//! script: `docs/decisions/002-seccomp-tree.md`.
+//! Laying the tree out takes 13 us, reading and laying out an OCI section with as many names 67 us:
+//! too little for a cache on disk. The default profile's is laid out by the build script all the
+//! same, which makes it a constant that can be read: `docs/decisions/002-seccomp-tree.md`.
 //!
 //! # Theory of operation
 //! 1. Each audit token's number line is cut into *runs*: neighbouring numbers with the same outcome
@@ -37,13 +38,13 @@
 //! # Sources
 //! `kernel/seccomp.c` (`seccomp_is_const_allow`, `seccomp_cache_prepare`), `net/core/filter.c`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use super::instruction::{
     AND, Instruction, JUMP, JUMP_EQUAL, JUMP_GREATER, JUMP_GREATER_OR_EQUAL, LOAD,
     OFFSET_ARCHITECTURE, OFFSET_ARGUMENTS, OFFSET_NUMBER, RETURN,
 };
-use super::policy::{Action, Condition, Policy, Rule, SKIPPED, Test, X32_BIT};
+use super::policy::{Action, Architecture, Condition, Policy, Rule, SKIPPED, Test, X32_BIT};
 
 /// Returns the instructions of `policy`.
 pub fn emit(policy: &Policy) -> Vec<Instruction> {
@@ -67,61 +68,98 @@ pub fn emit(policy: &Policy) -> Vec<Instruction> {
 }
 
 /// What a call leads to.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Outcome {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Outcome<'a> {
     /// One verdict whatever the arguments.
     Verdict(Action),
     /// The first rule that holds, else the fallback.
     Rules {
-        rules: Vec<Rule>,
+        rules: &'a [Rule],
         fallback: Action,
         wide: bool,
     },
 }
 
 /// Numbers from `first` up to the next run's have this outcome.
-#[derive(Clone, Debug)]
-struct Run {
+#[derive(Clone, Copy, Debug)]
+struct Run<'a> {
     first: u32,
-    outcome: Outcome,
+    outcome: Outcome<'a>,
 }
 
 /// The number line of one audit token, cut into runs that differ from their neighbours.
-fn runs(policy: &Policy, token: u32) -> Vec<Run> {
-    // Every number at which the outcome may change.
-    let mut starts = BTreeSet::from([0, X32_BIT, SKIPPED]);
-    for (architecture, rules) in &policy.architectures {
-        if architecture.audit_token() == token {
-            let highest = policy.highest(*architecture);
-            starts.extend(highest.and_then(|number| number.checked_add(1)));
-            starts.extend(rules.iter().map(|(number, _)| number));
-            starts.extend(rules.iter().filter_map(|(number, _)| number.checked_add(1)));
-        }
+fn runs(policy: &Policy, token: u32) -> Vec<Run<'_>> {
+    let mut line = Line {
+        policy,
+        runs: Vec::new(),
+    };
+    if token == Architecture::X32.audit_token() {
+        line.stretch(token, 0, X32_BIT - 1);
+        line.stretch(token, X32_BIT, SKIPPED - 1);
+        line.stretch(token, SKIPPED, SKIPPED);
+    } else {
+        line.stretch(token, 0, u32::MAX);
     }
-    let mut runs: Vec<Run> = Vec::new();
-    for first in starts {
-        let outcome = outcome(policy, token, first);
-        if runs.last().is_none_or(|run| run.outcome != outcome) {
-            runs.push(Run { first, outcome });
-        }
-    }
-    runs
+    line.runs
 }
 
-/// What the call with this number leads to.
-fn outcome(policy: &Policy, token: u32, number: u32) -> Outcome {
-    let Some((architecture, rules)) = policy.tenant(token, number) else {
-        return Outcome::Verdict(policy.foreign);
-    };
-    let fallback = policy.fallback(*architecture, number);
-    match rules.of(number) {
-        [] => Outcome::Verdict(fallback),
-        [rule, ..] if rule.conditions.is_empty() => Outcome::Verdict(rule.action),
-        rules => Outcome::Rules {
-            rules: rules.to_vec(),
-            fallback,
-            wide: architecture.wide(),
-        },
+/// A number line that is written from its lower end.
+struct Line<'a> {
+    policy: &'a Policy,
+    runs: Vec<Run<'a>>,
+}
+
+impl<'a> Line<'a> {
+    /// Writes the numbers `first` to `last`, which have one tenant.
+    fn stretch(&mut self, token: u32, first: u32, last: u32) {
+        let policy = self.policy;
+        let Some((architecture, rules)) = policy.tenant(token, first) else {
+            return self.push(first, Outcome::Verdict(policy.foreign));
+        };
+        let mut next = Some(first);
+        for (number, rules) in rules
+            .iter()
+            .filter(|(number, _)| (first..=last).contains(number))
+        {
+            if let Some(from) = next.filter(|from| *from < number) {
+                self.gap(*architecture, from, number - 1);
+            }
+            self.push(
+                number,
+                match rules {
+                    [rule, ..] if rule.conditions.is_empty() => Outcome::Verdict(rule.action),
+                    rules => Outcome::Rules {
+                        rules,
+                        fallback: policy.fallback(*architecture, number),
+                        wide: architecture.wide(),
+                    },
+                },
+            );
+            next = number.checked_add(1);
+        }
+        if let Some(from) = next.filter(|from| *from <= last) {
+            self.gap(*architecture, from, last);
+        }
+    }
+
+    /// Writes numbers without rules, among which the highest that was considered may lie.
+    fn gap(&mut self, architecture: Architecture, first: u32, last: u32) {
+        let fallback = |number| Outcome::Verdict(self.policy.fallback(architecture, number));
+        let (at_first, at_last) = (fallback(first), fallback(last));
+        self.push(first, at_first);
+        if let Some(highest) = self
+            .policy
+            .highest(architecture)
+            .filter(|highest| (first..last).contains(highest))
+        {
+            self.push(highest + 1, at_last);
+        }
+    }
+
+    fn push(&mut self, first: u32, outcome: Outcome<'a>) {
+        if self.runs.last().is_none_or(|run| run.outcome != outcome) {
+            self.runs.push(Run { first, outcome });
+        }
     }
 }
 
@@ -133,12 +171,12 @@ const REACH: usize = 255;
 
 /// Writes a program from its end to its beginning.
 #[derive(Default)]
-struct Writer {
+struct Writer<'a> {
     reversed: Vec<Instruction>,
-    placed: HashMap<Outcome, Label>,
+    placed: HashMap<Outcome<'a>, Label>,
 }
 
-impl Writer {
+impl<'a> Writer<'a> {
     fn put(&mut self, instruction: Instruction) -> Label {
         self.reversed.push(instruction);
         self.reversed.len()
@@ -183,12 +221,12 @@ impl Writer {
     }
 
     fn verdict(&mut self, action: Action) -> Label {
-        self.leaf(&Outcome::Verdict(action))
+        self.leaf(Outcome::Verdict(action))
     }
 
     /// The place where `outcome` is carried out; written anew where no earlier place is in reach.
-    fn leaf(&mut self, outcome: &Outcome) -> Label {
-        if let Some(label) = self.placed.get(outcome) {
+    fn leaf(&mut self, outcome: Outcome<'a>) -> Label {
+        if let Some(label) = self.placed.get(&outcome) {
             // Half the reach, so that the branches above can still get there.
             if self.reversed.len() - label <= REACH / 2 {
                 return *label;
@@ -201,32 +239,32 @@ impl Writer {
                 fallback,
                 wide,
             } => {
-                let mut next = self.verdict(*fallback);
+                let mut next = self.verdict(fallback);
                 for rule in rules.iter().rev() {
                     let action = self.verdict(rule.action);
                     next = rule.conditions.iter().rev().fold(action, |met, condition| {
-                        self.condition(condition, *wide, met, next)
+                        self.condition(condition, wide, met, next)
                     });
                 }
                 next
             }
         };
-        self.placed.insert(outcome.clone(), label);
+        self.placed.insert(outcome, label);
         label
     }
 
     /// Writes the tests that tell these runs apart, and returns the root.
-    fn tree(&mut self, runs: &[Run]) -> Label {
+    fn tree(&mut self, runs: &[Run<'a>]) -> Label {
         match runs {
             [] => unreachable!("a number line has at least one run"),
-            [only] => self.leaf(&only.outcome),
+            [only] => self.leaf(only.outcome),
             // One number that differs from both sides costs one test instead of two.
             [before, single, after]
                 if before.outcome == after.outcome
                     && single.first.checked_add(1) == Some(after.first) =>
             {
-                let around = self.leaf(&before.outcome);
-                let at = self.leaf(&single.outcome);
+                let around = self.leaf(before.outcome);
+                let at = self.leaf(single.outcome);
                 self.branch(JUMP_EQUAL, single.first, at, around)
             }
             _ => {
@@ -262,8 +300,8 @@ impl Writer {
 
 /// An argument as the two words that the machine can load (both architectures served are
 /// little-endian).
-struct Words<'a> {
-    writer: &'a mut Writer,
+struct Words<'a, 'p> {
+    writer: &'a mut Writer<'p>,
     low: u32,
     high: u32,
     wide: bool,
@@ -278,7 +316,7 @@ const fn halves(number: u64) -> (u32, u32) {
     (number as u32, (number >> 32) as u32)
 }
 
-impl Words<'_> {
+impl Words<'_, '_> {
     fn equal(&mut self, mask: u64, value: u64, met: Label, unmet: Label) -> Label {
         let (low_mask, high_mask) = halves(mask);
         let (low, high) = halves(value & mask);
