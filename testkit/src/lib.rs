@@ -7,6 +7,7 @@
 
 pub mod archive;
 pub mod awkward;
+pub mod debian_image;
 pub mod gate;
 pub mod image_builder;
 pub mod layout;

@@ -16,7 +16,7 @@ use crate::place::{Place, check_image, image};
 fn quick() -> Limits {
     Limits {
         stall: Duration::from_millis(300),
-        answer: Duration::from_millis(1000),
+        answer: Duration::from_secs(1),
         pause: Duration::from_millis(1),
         pause_max: Duration::from_millis(5),
         ..Limits::default()
@@ -157,6 +157,15 @@ fn a_layer_that_is_complete_is_not_fetched_again_after_a_failure() {
     assert_eq!(outcome.fetched_bytes, two.len() as u64);
 }
 
+/// A name, the layer's media type and bytes, the diffIDs, and which error is right.
+type Lie<'a> = (
+    &'a str,
+    &'a str,
+    Vec<u8>,
+    Vec<&'a str>,
+    fn(&PullError) -> bool,
+);
+
 #[test]
 fn an_image_that_lies_is_refused() {
     let tar = Tar::new()
@@ -172,8 +181,7 @@ fn an_image_that_lies_is_refused() {
     let mut trailing = pack(tar.clone(), Packing::Gzip);
     trailing.extend_from_slice(b"something behind the last member");
     let layer = "application/vnd.oci.image.layer.v1.tar+gzip";
-    type Expected = fn(&PullError) -> bool;
-    let cases: [(&str, &str, Vec<u8>, Vec<&str>, Expected); 8] = [
+    let cases: [Lie<'_>; 8] = [
         (
             "another diffID",
             layer,

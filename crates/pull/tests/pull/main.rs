@@ -11,3 +11,5 @@ mod faults;
 mod place;
 #[cfg(test)]
 mod processes;
+#[cfg(test)]
+mod space;
