@@ -105,6 +105,9 @@ impl Becoming<'_> {
     }
 
     fn steps(&mut self) -> Result<Infallible, Failure> {
+        // Whoever made us may have blocked signals to read them; a program begins with none blocked.
+        wolffia_sys::signal::set_mask(&wolffia_sys::signal::empty_mask())
+            .doing(|| "unblocking signals".to_owned())?;
         let root =
             Root::open(Path::new("/")).doing(|| "opening the container's root".to_owned())?;
         let ids = self.ids(&root)?;

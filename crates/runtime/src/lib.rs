@@ -16,6 +16,7 @@ mod hooks;
 mod init;
 mod launch;
 mod mounts;
+pub mod oci;
 mod prepare;
 mod report;
 pub mod seccomp;
@@ -29,4 +30,6 @@ pub use exec::{Exec, exec};
 pub use hooks::HookError;
 pub use init::RootFs;
 pub use launch::{Created, Launch, LaunchError, Running, StartGate, create, open_root, start};
+pub use wolffia_sys::mount::Pivot;
+
 pub use prepare::{PrepareError, Seccomp};

@@ -1,0 +1,653 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Containers of the OCI command line: made from a bundle, kept in a directory each, driven by one command after another.
+//!
+//! # Theory of operation
+//! `ROOT/ID/` holds `state.json` (what the container is; written once, renamed into place) and, until it is started, `gate`,
+//! the socket that its first process waits behind. A process id alone could come to mean another process, so its start time
+//! is kept beside it; both are compared before anything is done to it. A directory without `state.json` belongs to a
+//! `create` that is at work or was killed; `delete --force` removes it.
+//!
+//! How far a container is follows from what is there: process gone (or a zombie): stopped; `gate` there: created; else running.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsStr,
+    fs, io,
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    },
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with},
+};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use wolffia_sys::{
+    Errno,
+    idmap::{IdMapError, Mapping, Wish},
+    mount::Pivot,
+    namespace::Namespaces,
+    process::PidFd,
+};
+
+use crate::{
+    becoming::Stdio,
+    exec::{Exec, exec},
+    hooks,
+    init::RootFs,
+    launch::{self, Created, Launch, LaunchError, Running, StartGate, create},
+    prepare::Seccomp,
+    spec::{Process, Spec, SpecError, VERSION},
+    state::{State, Status},
+};
+
+pub use foreground::{Foreground, ForegroundError, wait_in_foreground};
+
+mod foreground;
+mod handover;
+
+/// The longest name of a container: with the directory's path it must fit a path component.
+const ID_BYTES_MAX: usize = 200;
+
+/// How long a killed process may take to go before `delete --force` gives up.
+const DEATH_SECONDS_MAX: i64 = 10;
+
+/// What went wrong.
+#[derive(Debug, Error)]
+pub enum OciError {
+    /// The name cannot be a container's.
+    #[error("invalid container id {0:?}: letters, digits and _ + - . only, at most 200, and not . or ..")]
+    BadId(String),
+    /// There is such a container.
+    #[error("container {0} exists already")]
+    Exists(String),
+    /// There is none.
+    #[error("container {0} does not exist")]
+    Unknown(String),
+    /// It is not as far as this needs.
+    #[error("container {id} is {status:?}, which does not allow it to be {wanted}")]
+    WrongStatus {
+        /// The container.
+        id: String,
+        /// How far it is.
+        status: Status,
+        /// What was wanted of it.
+        wanted: &'static str,
+    },
+    /// A file of the state failed us.
+    #[error("{doing} {path}")]
+    File {
+        /// What was being done.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The state directory is another user's, or open to others.
+    #[error("the state directory {path} must belong to this user and nobody else may write to it")]
+    Unsafe {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A record cannot be read.
+    #[error("reading {path}: not a record of ours")]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// What the parser says.
+        source: serde_json::Error,
+    },
+    /// The bundle's configuration.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// The configuration says nothing about this.
+    #[error("the configuration has no {0}")]
+    Missing(&'static str),
+    /// Terminal and console socket do not go together.
+    #[error("{0}")]
+    Terminal(&'static str),
+    /// The ids could not be chosen.
+    #[error("choosing the container's ids")]
+    IdMap(#[from] IdMapError),
+    /// The container was not made or started.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    /// The process could not be signalled.
+    #[error("sending signal {signal} to container {id}")]
+    Signal {
+        /// The number.
+        signal: i32,
+        /// The container.
+        id: String,
+        /// The kernel's answer.
+        source: Errno,
+    },
+    /// It did not end although it was killed.
+    #[error("container {0} was killed and has not ended after {DEATH_SECONDS_MAX} seconds")]
+    Undead(String),
+    /// The other side of a socket did not take what it was to get.
+    #[error("handing {what} over at {path}")]
+    Handover {
+        /// What.
+        what: &'static str,
+        /// The socket.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: Errno,
+    },
+}
+
+impl OciError {
+    /// Returns the exit code that stands for it.
+    pub fn code(&self) -> u8 {
+        match self {
+            OciError::Launch(error) => error.code(),
+            _ => 1,
+        }
+    }
+}
+
+/// Where the containers are kept.
+#[derive(Debug)]
+pub struct Home {
+    path: PathBuf,
+}
+
+/// What is kept about a container.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Record {
+    oci_version: String,
+    id: String,
+    pid: u32,
+    /// Clock ticks since the machine's start, as /proc/PID/stat has it.
+    started: u64,
+    bundle: PathBuf,
+    rootfs: PathBuf,
+    /// Seconds since 1970.
+    created: u64,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<String, String>,
+}
+
+/// How a container is made.
+#[derive(Debug)]
+pub struct Making<'a> {
+    /// The bundle.
+    pub bundle: &'a Path,
+    /// Where the terminal is handed over.
+    pub console_socket: Option<&'a Path>,
+    /// Where the process's id is written.
+    pub pid_file: Option<&'a Path>,
+    /// How many descriptors from 3 on are kept.
+    pub preserve_fds: u32,
+    /// How the root is changed.
+    pub pivot: Pivot,
+}
+
+/// A known container.
+#[derive(Debug)]
+pub struct Container {
+    directory: PathBuf,
+    record: Record,
+}
+
+impl Home {
+    /// Opens the directory, making it; refuses one that others could have prepared.
+    pub fn open(path: &Path) -> Result<Home, OciError> {
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700);
+        builder.create(path).map_err(file("making", path))?;
+        let found = fs::symlink_metadata(path).map_err(file("looking at", path))?;
+        let is_ours = found.is_dir() && found.uid() == rustix::process::geteuid().as_raw();
+        if !is_ours || found.mode() & 0o022 != 0 {
+            return Err(OciError::Unsafe {
+                path: path.to_owned(),
+            });
+        }
+        Ok(Home {
+            path: path.to_owned(),
+        })
+    }
+
+    /// Makes a container that waits to be started by another command.
+    pub fn create(&self, id: &str, making: &Making<'_>) -> Result<(), OciError> {
+        let place = Place::make(self, id)?;
+        let gate = place.bind_gate()?;
+        let (_, created) = place.launch(making, StartGate::Socket(gate))?;
+        place.keep(making, created.pid)
+    }
+
+    /// Makes and starts a container that is the caller's child.
+    pub fn run(&self, id: &str, making: &Making<'_>) -> Result<(Container, Running), OciError> {
+        let place = Place::make(self, id)?;
+        let (stays, created) = place.launch(making, StartGate::Caller)?;
+        place.record(making, created.pid)?;
+        let mut running = created.start()?;
+        running.console = stays;
+        let directory = place.directory.clone();
+        place.settle();
+        let record = read(&directory)?.ok_or_else(|| OciError::Unknown(id.to_owned()))?;
+        Ok((Container { directory, record }, running))
+    }
+
+    /// Returns a container.
+    pub fn find(&self, id: &str) -> Result<Container, OciError> {
+        let directory = self.directory(id)?;
+        let unknown = || OciError::Unknown(id.to_owned());
+        let record = read(&directory)?.ok_or_else(unknown)?;
+        Ok(Container { directory, record })
+    }
+
+    /// Returns all containers, by name.
+    pub fn list(&self) -> Result<Vec<Container>, OciError> {
+        let entries = fs::read_dir(&self.path).map_err(file("reading", &self.path))?;
+        let mut containers = Vec::new();
+        for entry in entries {
+            let directory = entry.map_err(file("reading", &self.path))?.path();
+            if let Some(record) = read(&directory)? {
+                containers.push(Container { directory, record });
+            }
+        }
+        containers.sort_by(|one, other| one.record.id.cmp(&other.record.id));
+        Ok(containers)
+    }
+
+    /// Removes what is left of a container; with `force` one that runs, and one that was never finished, too.
+    pub fn delete(&self, id: &str, force: bool) -> Result<(), OciError> {
+        let directory = self.directory(id)?;
+        match read(&directory)? {
+            Some(record) => Container { directory, record }.delete(force),
+            None if force => match fs::remove_dir_all(&directory) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(file("removing", &directory)(error)),
+                _ => Ok(()),
+            },
+            None => Err(OciError::Unknown(id.to_owned())),
+        }
+    }
+
+    fn directory(&self, id: &str) -> Result<PathBuf, OciError> {
+        let good = |byte: u8| byte.is_ascii_alphanumeric() || b"_+-.".contains(&byte);
+        let fits = (1..=ID_BYTES_MAX).contains(&id.len()) && id != "." && id != "..";
+        if fits && id.bytes().all(good) {
+            Ok(self.path.join(id))
+        } else {
+            Err(OciError::BadId(id.to_owned()))
+        }
+    }
+}
+
+/// A container's directory while it is being made; removed again unless it is kept.
+struct Place {
+    id: String,
+    directory: PathBuf,
+    settled: bool,
+}
+
+impl Place {
+    fn make(home: &Home, id: &str) -> Result<Place, OciError> {
+        let directory = home.directory(id)?;
+        match fs::DirBuilder::new().mode(0o700).create(&directory) {
+            Ok(()) => Ok(Place {
+                id: id.to_owned(),
+                directory,
+                settled: false,
+            }),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(OciError::Exists(id.to_owned())),
+            Err(error) => Err(file("making", &directory)(error)),
+        }
+    }
+
+    fn bind_gate(&self) -> Result<OwnedFd, OciError> {
+        let path = self.directory.join(GATE);
+        gate_socket(&self.directory, |socket, address| {
+            bind(socket, address)?;
+            listen(socket, 1)
+        })
+        .map_err(|errno| file("binding", &path)(errno.into()))
+    }
+
+    /// Launches the container; returns the terminal's end where nobody else takes it.
+    fn launch(&self, making: &Making<'_>, start: StartGate) -> Result<(Option<OwnedFd>, Created), OciError> {
+        let spec = Spec::load(making.bundle)?;
+        let process = spec.process.as_ref().ok_or(OciError::Missing("process"))?;
+        let detached = matches!(start, StartGate::Socket(_));
+        match (process.terminal, making.console_socket.is_some()) {
+            (true, false) if detached => {
+                return Err(OciError::Terminal("a terminal is asked for, and there is no --console-socket to hand it over at"));
+            }
+            (false, true) => {
+                return Err(OciError::Terminal("--console-socket is given, and process.terminal is not set"));
+            }
+            _ => {}
+        }
+        let root = spec.root.as_ref().ok_or(OciError::Missing("root"))?;
+        let rootfs = launch::open_root(&making.bundle.join(&root.path))?;
+        let chosen = mapping_for(&spec)?;
+        let mut launch = Launch::new(&spec, &self.id, making.bundle, RootFs::Directory(rootfs));
+        launch.mapping = chosen.as_ref();
+        launch.preserve_fds = making.preserve_fds;
+        launch.pivot = making.pivot;
+        launch.start = start;
+        launch.seccomp = Seccomp::Spec;
+        if process.terminal {
+            launch.stdio = Stdio::Terminal(console_size(process));
+        }
+        let mut created = create(launch)?;
+        let handed = self.hand_over(&spec, making, &mut created);
+        if let Err(error) = handed {
+            let _ = created.pidfd.send_signal(KILL);
+            return Err(error);
+        }
+        let console = created.console.take();
+        Ok((console, created))
+    }
+
+    fn hand_over(&self, spec: &Spec, making: &Making<'_>, created: &mut Created) -> Result<(), OciError> {
+        if let (Some(path), Some(console)) = (making.console_socket, &created.console) {
+            handover::console(path, console.as_fd())?;
+            created.console = None;
+        }
+        if let (Some(listener), Some(seccomp)) = (created.listener.take(), spec.seccomp()) {
+            let state = State {
+                oci_version: VERSION.to_owned(),
+                id: self.id.clone(),
+                status: Status::Creating,
+                pid: Some(created.pid),
+                bundle: making.bundle.to_owned(),
+                annotations: spec.annotations.clone(),
+            };
+            handover::listener(seccomp, &state, listener.as_fd())?;
+        }
+        Ok(())
+    }
+
+    fn record(&self, making: &Making<'_>, pid: u32) -> Result<(), OciError> {
+        let record = Record {
+            oci_version: VERSION.to_owned(),
+            id: self.id.clone(),
+            pid,
+            started: start_time(pid).unwrap_or_default(),
+            bundle: making.bundle.to_owned(),
+            rootfs: making.bundle.join("rootfs"),
+            created: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).as_ref().map_or(0, Duration::as_secs),
+            annotations: BTreeMap::new(),
+        };
+        let text = serde_json::to_vec(&record).expect("strings, numbers and a map with string keys have a JSON form");
+        let (new, path) = (self.directory.join("state.new"), self.directory.join(STATE));
+        fs::write(&new, text).and_then(|()| fs::rename(&new, &path)).map_err(file("writing", &path))?;
+        if let Some(path) = making.pid_file {
+            write_pid(path, pid)?;
+        }
+        Ok(())
+    }
+
+    fn keep(self, making: &Making<'_>, pid: u32) -> Result<(), OciError> {
+        if let Err(error) = self.record(making, pid) {
+            if let Ok(pidfd) = PidFd::open(pid) {
+                let _ = pidfd.send_signal(KILL);
+            }
+            return Err(error);
+        }
+        self.settle();
+        Ok(())
+    }
+
+    fn settle(mut self) {
+        self.settled = true;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !self.settled {
+            // What cannot be removed now is removed by `delete --force`.
+            drop(fs::remove_dir_all(&self.directory));
+        }
+    }
+}
+
+const STATE: &str = "state.json";
+const GATE: &str = "gate";
+const KILL: i32 = rustix::process::Signal::KILL.as_raw();
+
+/// The size the terminal begins with.
+fn console_size(process: &Process) -> Option<wolffia_sys::pty::Winsize> {
+    process.console_size.map(|size| wolffia_sys::pty::Winsize {
+        ws_row: size.height,
+        ws_col: size.width,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    })
+}
+
+/// An ordinary user needs a user namespace, whether the configuration names one or not.
+fn mapping_for(spec: &Spec) -> Result<Option<Mapping>, OciError> {
+    let namespaces = spec.linux.as_ref().map_or(&[][..], |linux| &linux.namespaces);
+    let named = namespaces.iter().any(|one| one.kind.bit() == Namespaces::USER);
+    let admin = wolffia_sys::capabilities::Set::named("SYS_ADMIN").unwrap_or_default();
+    let is_admin = || wolffia_sys::capabilities::effective().is_ok_and(|set| set.contains(admin));
+    if named || is_admin() {
+        return Ok(None);
+    }
+    let (mapping, _) = Mapping::choose(Wish::Best)?;
+    Ok(Some(mapping))
+}
+
+/// Uses the gate's socket by a path that is short however long the directory's is: a socket's address has 108 bytes.
+fn gate_socket(
+    directory: &Path,
+    work: impl FnOnce(&OwnedFd, &SocketAddrUnix) -> Result<(), Errno>,
+) -> Result<OwnedFd, Errno> {
+    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+    let held = rustix::fs::open(directory, flags, rustix::fs::Mode::empty())?;
+    let address = SocketAddrUnix::new(format!("/proc/self/fd/{}/{GATE}", held.as_raw_fd()))?;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    work(&socket, &address)?;
+    Ok(socket)
+}
+
+/// Writes a process id; a reader never sees half of it.
+pub fn write_pid(path: &Path, pid: u32) -> Result<(), OciError> {
+    let mut name = path.file_name().unwrap_or(OsStr::new("pid")).to_owned();
+    name.push(".new");
+    let new = path.with_file_name(name);
+    let written = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o644)
+        .open(&new)
+        .and_then(|mut opened| io::Write::write_all(&mut opened, pid.to_string().as_bytes()))
+        .and_then(|()| fs::rename(&new, path));
+    written.map_err(file("writing", path))
+}
+
+/// Hands a terminal's controlling end over at a socket.
+pub fn hand_console_over(socket: &Path, console: &OwnedFd) -> Result<(), OciError> {
+    handover::console(socket, console.as_fd())
+}
+
+fn file(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> OciError {
+    move |source| OciError::File {
+        doing,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+fn read(directory: &Path) -> Result<Option<Record>, OciError> {
+    let path = directory.join(STATE);
+    let text = match fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(file("reading", &path)(error)),
+    };
+    serde_json::from_slice(&text).map(Some).map_err(|source| OciError::Record { path, source })
+}
+
+/// Returns when the process started; `None` where there is none, or only its remains.
+fn start_time(pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in brackets, may hold anything.
+    let mut fields = text.rsplit_once(')')?.1.split_whitespace();
+    let status = fields.next()?;
+    if matches!(status, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+impl Container {
+    /// Returns the state as the specification has it.
+    pub fn state(&self) -> State {
+        let status = self.status();
+        State {
+            oci_version: self.record.oci_version.clone(),
+            id: self.record.id.clone(),
+            status,
+            pid: (status != Status::Stopped).then_some(self.record.pid),
+            bundle: self.record.bundle.clone(),
+            annotations: self.record.annotations.clone(),
+        }
+    }
+
+    /// Returns when it was made, in seconds since 1970.
+    pub fn created(&self) -> u64 {
+        self.record.created
+    }
+
+    fn status(&self) -> Status {
+        if start_time(self.record.pid) != Some(self.record.started) {
+            Status::Stopped
+        } else if self.directory.join(GATE).exists() {
+            Status::Created
+        } else {
+            Status::Running
+        }
+    }
+
+    /// Opens the process, if it is still the one that was recorded.
+    fn process(&self, wanted: &'static str) -> Result<PidFd, OciError> {
+        let gone = || OciError::WrongStatus {
+            id: self.record.id.clone(),
+            status: Status::Stopped,
+            wanted,
+        };
+        let pidfd = PidFd::open(self.record.pid).map_err(|_| gone())?;
+        if start_time(self.record.pid) == Some(self.record.started) {
+            Ok(pidfd)
+        } else {
+            Err(gone())
+        }
+    }
+
+    /// Opens the gate; returns when the program runs.
+    pub fn start(&self) -> Result<(), OciError> {
+        let status = self.status();
+        if status != Status::Created {
+            return Err(OciError::WrongStatus {
+                id: self.record.id.clone(),
+                status,
+                wanted: "started",
+            });
+        }
+        let path = self.directory.join(GATE);
+        let connection = gate_socket(&self.directory, |socket, address| connect(socket, address))
+            .map_err(|errno| file("connecting to", &path)(errno.into()))?;
+        // From now on nobody else can start it.
+        fs::remove_file(&path).map_err(file("removing", &path))?;
+        launch::start(connection)?;
+        let spec = Spec::load(&self.record.bundle)?;
+        let hooks = spec.hooks.unwrap_or_default();
+        for hook in &hooks.poststart {
+            hooks::run(hook, &self.state().to_json()).map_err(LaunchError::from)?;
+        }
+        Ok(())
+    }
+
+    /// Sends a signal to the first process.
+    pub fn kill(&self, signal: i32) -> Result<(), OciError> {
+        let pidfd = self.process("signalled")?;
+        pidfd.send_signal(signal).map_err(|source| OciError::Signal {
+            signal,
+            id: self.record.id.clone(),
+            source,
+        })
+    }
+
+    /// Starts another process inside; it is the caller's child.
+    pub fn exec(&self, process: &Process, spec: &Spec, stdio: Stdio, preserve_fds: u32) -> Result<Running, OciError> {
+        let target = self.process("joined")?;
+        let joining = Exec {
+            process,
+            linux: spec.linux.as_ref(),
+            user: None,
+            seccomp: Seccomp::Spec,
+            stdio,
+            preserve_fds,
+        };
+        Ok(exec(&target, joining)?)
+    }
+
+    /// Returns the bundle's configuration.
+    pub fn spec(&self) -> Result<Spec, OciError> {
+        Ok(Spec::load(&self.record.bundle)?)
+    }
+
+    /// Removes what is left of it; one that runs only with `force`.
+    pub fn delete(&self, force: bool) -> Result<(), OciError> {
+        let status = self.status();
+        if status != Status::Stopped {
+            if !force && status == Status::Running {
+                return Err(OciError::WrongStatus {
+                    id: self.record.id.clone(),
+                    status,
+                    wanted: "deleted",
+                });
+            }
+            self.end()?;
+        }
+        let state = State {
+            status: Status::Stopped,
+            pid: None,
+            ..self.state()
+        };
+        fs::remove_dir_all(&self.directory).map_err(file("removing", &self.directory))?;
+        // The bundle may be gone; then nothing is to be run.
+        let hooks = Spec::load(&self.record.bundle).ok().and_then(|spec| spec.hooks).unwrap_or_default();
+        for hook in &hooks.poststop {
+            if let Err(error) = hooks::run(hook, &state.to_json()) {
+                tracing::warn!(%error, "a poststop hook failed");
+            }
+        }
+        Ok(())
+    }
+
+    /// Kills the first process, and with it all of its PID namespace, and waits for its end.
+    fn end(&self) -> Result<(), OciError> {
+        let Ok(pidfd) = self.process("killed") else {
+            return Ok(());
+        };
+        self.kill(KILL).or_else(|error| match error {
+            OciError::Signal { source: Errno::SRCH, .. } | OciError::WrongStatus { .. } => Ok(()),
+            error => Err(error),
+        })?;
+        let timeout = Timespec {
+            tv_sec: DEATH_SECONDS_MAX,
+            tv_nsec: 0,
+        };
+        match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout)) {
+            Ok(0) => Err(OciError::Undead(self.record.id.clone())),
+            _ => Ok(()),
+        }
+    }
+}
