@@ -39,6 +39,12 @@ fn door(words: &[OsString]) -> u8 {
         Ok(read) => read,
         Err(failure) => return context::complain(&failure, failure::OWN_FAILURE),
     };
+    if let Some((word, rest)) = rest.split_first()
+        && word == "oci"
+    {
+        // A door of its own, with words of others.
+        return applets::oci_runtime::serve(rest);
+    }
     let (command, rest) = match applets::find(rest) {
         Ok(applets::Found::Command(command, rest)) => (command, rest),
         Ok(applets::Found::Help) => return context.say(&help::overview()),

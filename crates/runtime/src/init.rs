@@ -10,9 +10,14 @@
 //! checked by its number, into a tmpfs that nobody else can reach yet; what hides a file is /dev/null, checked the same
 //! way (CVE-2025-31133). Then the root is changed by `pivot_root` and the old one detached.
 
-use std::os::fd::OwnedFd;
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
 
+use rustix::fs::{Mode, OFlags, open};
 use wolffia_sys::{
+    Errno,
     fd::Root,
     mount::{self, Attributes, Pivot, Plan},
     namespace::{self, Namespaces},
@@ -37,14 +42,14 @@ pub(crate) use settings::oom_score;
 /// Where the root file system comes from.
 #[derive(Debug)]
 pub enum RootFs<'a> {
-    /// An open directory; it is bound, with the mounts below it.
-    Directory(OwnedFd),
-    /// A plan whose steps at `/` are put upon this open directory.
+    /// A directory, by a trusted path; it is bound, with the mounts below it.
+    Directory(&'a Path),
+    /// A plan whose steps at `/` are put upon this directory.
     Plan {
         /// What is mounted.
         plan: &'a Plan,
-        /// Any directory.
-        upon: OwnedFd,
+        /// Any directory, by a trusted path.
+        upon: &'a Path,
     },
 }
 
@@ -125,7 +130,7 @@ impl Init<'_> {
                 self.state.pid = pid.ok();
                 Ok(())
             }
-            _ => Err(Failure::setup(failed(), wolffia_sys::Errno::CANCELED)),
+            _ => Err(Failure::setup(failed(), Errno::CANCELED)),
         }
     }
 
@@ -151,14 +156,17 @@ impl Init<'_> {
                 .doing(|| "taking the mounts apart from the machine's".to_owned())?;
         }
         match self.root {
-            RootFs::Directory(directory) => {
-                let failed = || "mounting the root directory".to_owned();
-                let root = mount::bind_detached(directory, true).doing(failed)?;
-                mount::attach(&root, directory).doing(failed)?;
+            RootFs::Directory(path) => {
+                let failed = || format!("mounting the root directory {}", path.display());
+                // Opened here: a descriptor of before belongs to a mount of the namespace that we have left.
+                let directory = open_directory(path).doing(failed)?;
+                let root = mount::bind_detached(&directory, true).doing(failed)?;
+                mount::attach(&root, &directory).doing(failed)?;
                 Ok(Root::from_fd(root))
             }
             RootFs::Plan { plan, upon } => {
-                use std::os::fd::AsFd;
+                let upon = open_directory(upon)
+                    .doing(|| format!("opening {} to mount the root upon it", upon.display()))?;
                 plan.execute(upon.as_fd())
                     .map_err(|error| place::mount_failure(&error))
             }
@@ -176,8 +184,13 @@ impl Init<'_> {
         }
         for hook in &self.prepared.create_container {
             hooks::run(hook, &self.state.to_json())
-                .map_err(|error| Failure::setup(error.to_string(), wolffia_sys::Errno::CANCELED))?;
+                .map_err(|error| Failure::setup(error.to_string(), Errno::CANCELED))?;
         }
         Ok(())
     }
+}
+
+fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    open(path, flags, Mode::empty())
 }

@@ -99,14 +99,6 @@ pub enum LaunchError {
     /// The configuration cannot be carried out.
     #[error("preparing the container")]
     Prepare(#[from] PrepareError),
-    /// The root directory could not be opened.
-    #[error("opening the root directory {path}")]
-    Root {
-        /// The directory.
-        path: PathBuf,
-        /// The kernel's answer.
-        source: Errno,
-    },
     /// A namespace to join could not be opened.
     #[error("opening the namespace {path}")]
     Namespace {
@@ -357,15 +349,6 @@ pub fn create(launch: Launch<'_>) -> Result<Created, LaunchError> {
 }
 
 const KILL: i32 = rustix::process::Signal::KILL.as_raw();
-
-/// Opens a root directory for [`RootFs::Directory`].
-pub fn open_root(path: &Path) -> Result<OwnedFd, LaunchError> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    open(path, flags, Mode::empty()).map_err(|source| LaunchError::Root {
-        path: path.to_owned(),
-        source,
-    })
-}
 
 /// A container between clone and gate.
 struct Making {

@@ -29,7 +29,7 @@ pub use defaults::default_spec;
 pub use exec::{Exec, exec};
 pub use hooks::HookError;
 pub use init::RootFs;
-pub use launch::{Created, Launch, LaunchError, Running, StartGate, create, open_root, start};
+pub use launch::{Created, Launch, LaunchError, Running, StartGate, create, start};
 pub use wolffia_sys::mount::Pivot;
 
 pub use prepare::{PrepareError, Seccomp};

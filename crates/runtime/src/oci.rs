@@ -23,7 +23,9 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with},
+    net::{
+        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
+    },
 };
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -61,7 +63,9 @@ const DEATH_SECONDS_MAX: i64 = 10;
 #[derive(Debug, Error)]
 pub enum OciError {
     /// The name cannot be a container's.
-    #[error("invalid container id {0:?}: letters, digits and _ + - . only, at most 200, and not . or ..")]
+    #[error(
+        "invalid container id {0:?}: letters, digits and _ + - . only, at most 200, and not . or .."
+    )]
     BadId(String),
     /// There is such a container.
     #[error("container {0} exists already")]
@@ -265,7 +269,9 @@ impl Home {
         match read(&directory)? {
             Some(record) => Container { directory, record }.delete(force),
             None if force => match fs::remove_dir_all(&directory) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(file("removing", &directory)(error)),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    Err(file("removing", &directory)(error))
+                }
                 _ => Ok(()),
             },
             None => Err(OciError::Unknown(id.to_owned())),
@@ -299,7 +305,9 @@ impl Place {
                 directory,
                 settled: false,
             }),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(OciError::Exists(id.to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                Err(OciError::Exists(id.to_owned()))
+            }
             Err(error) => Err(file("making", &directory)(error)),
         }
     }
@@ -314,23 +322,31 @@ impl Place {
     }
 
     /// Launches the container; returns the terminal's end where nobody else takes it.
-    fn launch(&self, making: &Making<'_>, start: StartGate) -> Result<(Option<OwnedFd>, Created), OciError> {
+    fn launch(
+        &self,
+        making: &Making<'_>,
+        start: StartGate,
+    ) -> Result<(Option<OwnedFd>, Created), OciError> {
         let spec = Spec::load(making.bundle)?;
         let process = spec.process.as_ref().ok_or(OciError::Missing("process"))?;
         let detached = matches!(start, StartGate::Socket(_));
         match (process.terminal, making.console_socket.is_some()) {
             (true, false) if detached => {
-                return Err(OciError::Terminal("a terminal is asked for, and there is no --console-socket to hand it over at"));
+                return Err(OciError::Terminal(
+                    "a terminal is asked for, and there is no --console-socket to hand it over at",
+                ));
             }
             (false, true) => {
-                return Err(OciError::Terminal("--console-socket is given, and process.terminal is not set"));
+                return Err(OciError::Terminal(
+                    "--console-socket is given, and process.terminal is not set",
+                ));
             }
             _ => {}
         }
         let root = spec.root.as_ref().ok_or(OciError::Missing("root"))?;
-        let rootfs = launch::open_root(&making.bundle.join(&root.path))?;
+        let rootfs = making.bundle.join(&root.path);
         let chosen = mapping_for(&spec)?;
-        let mut launch = Launch::new(&spec, &self.id, making.bundle, RootFs::Directory(rootfs));
+        let mut launch = Launch::new(&spec, &self.id, making.bundle, RootFs::Directory(&rootfs));
         launch.mapping = chosen.as_ref();
         launch.preserve_fds = making.preserve_fds;
         launch.pivot = making.pivot;
@@ -349,7 +365,12 @@ impl Place {
         Ok((console, created))
     }
 
-    fn hand_over(&self, spec: &Spec, making: &Making<'_>, created: &mut Created) -> Result<(), OciError> {
+    fn hand_over(
+        &self,
+        spec: &Spec,
+        making: &Making<'_>,
+        created: &mut Created,
+    ) -> Result<(), OciError> {
         if let (Some(path), Some(console)) = (making.console_socket, &created.console) {
             handover::console(path, console.as_fd())?;
             created.console = None;
@@ -376,12 +397,18 @@ impl Place {
             started: start_time(pid).unwrap_or_default(),
             bundle: making.bundle.to_owned(),
             rootfs: making.bundle.join("rootfs"),
-            created: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).as_ref().map_or(0, Duration::as_secs),
+            created: SystemTime::now()
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .as_ref()
+                .map_or(0, Duration::as_secs),
             annotations: BTreeMap::new(),
         };
-        let text = serde_json::to_vec(&record).expect("strings, numbers and a map with string keys have a JSON form");
+        let text = serde_json::to_vec(&record)
+            .expect("strings, numbers and a map with string keys have a JSON form");
         let (new, path) = (self.directory.join("state.new"), self.directory.join(STATE));
-        fs::write(&new, text).and_then(|()| fs::rename(&new, &path)).map_err(file("writing", &path))?;
+        fs::write(&new, text)
+            .and_then(|()| fs::rename(&new, &path))
+            .map_err(file("writing", &path))?;
         if let Some(path) = making.pid_file {
             write_pid(path, pid)?;
         }
@@ -429,8 +456,13 @@ fn console_size(process: &Process) -> Option<wolffia_sys::pty::Winsize> {
 
 /// An ordinary user needs a user namespace, whether the configuration names one or not.
 fn mapping_for(spec: &Spec) -> Result<Option<Mapping>, OciError> {
-    let namespaces = spec.linux.as_ref().map_or(&[][..], |linux| &linux.namespaces);
-    let named = namespaces.iter().any(|one| one.kind.bit() == Namespaces::USER);
+    let namespaces = spec
+        .linux
+        .as_ref()
+        .map_or(&[][..], |linux| &linux.namespaces);
+    let named = namespaces
+        .iter()
+        .any(|one| one.kind.bit() == Namespaces::USER);
     let admin = wolffia_sys::capabilities::Set::named("SYS_ADMIN").unwrap_or_default();
     let is_admin = || wolffia_sys::capabilities::effective().is_ok_and(|set| set.contains(admin));
     if named || is_admin() {
@@ -448,7 +480,12 @@ fn gate_socket(
     let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
     let held = rustix::fs::open(directory, flags, rustix::fs::Mode::empty())?;
     let address = SocketAddrUnix::new(format!("/proc/self/fd/{}/{GATE}", held.as_raw_fd()))?;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    let socket = socket_with(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
     work(&socket, &address)?;
     Ok(socket)
 }
@@ -486,12 +523,19 @@ fn read(directory: &Path) -> Result<Option<Record>, OciError> {
     let path = directory.join(STATE);
     let text = match fs::read(&path) {
         Ok(text) => text,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
             return Ok(None);
         }
         Err(error) => return Err(file("reading", &path)(error)),
     };
-    serde_json::from_slice(&text).map(Some).map_err(|source| OciError::Record { path, source })
+    serde_json::from_slice(&text)
+        .map(Some)
+        .map_err(|source| OciError::Record { path, source })
 }
 
 /// Returns when the process started; `None` where there is none, or only its remains.
@@ -577,15 +621,23 @@ impl Container {
     /// Sends a signal to the first process.
     pub fn kill(&self, signal: i32) -> Result<(), OciError> {
         let pidfd = self.process("signalled")?;
-        pidfd.send_signal(signal).map_err(|source| OciError::Signal {
-            signal,
-            id: self.record.id.clone(),
-            source,
-        })
+        pidfd
+            .send_signal(signal)
+            .map_err(|source| OciError::Signal {
+                signal,
+                id: self.record.id.clone(),
+                source,
+            })
     }
 
     /// Starts another process inside; it is the caller's child.
-    pub fn exec(&self, process: &Process, spec: &Spec, stdio: Stdio, preserve_fds: u32) -> Result<Running, OciError> {
+    pub fn exec(
+        &self,
+        process: &Process,
+        spec: &Spec,
+        stdio: Stdio,
+        preserve_fds: u32,
+    ) -> Result<Running, OciError> {
         let target = self.process("joined")?;
         let joining = Exec {
             process,
@@ -623,7 +675,10 @@ impl Container {
         };
         fs::remove_dir_all(&self.directory).map_err(file("removing", &self.directory))?;
         // The bundle may be gone; then nothing is to be run.
-        let hooks = Spec::load(&self.record.bundle).ok().and_then(|spec| spec.hooks).unwrap_or_default();
+        let hooks = Spec::load(&self.record.bundle)
+            .ok()
+            .and_then(|spec| spec.hooks)
+            .unwrap_or_default();
         for hook in &hooks.poststop {
             if let Err(error) = hooks::run(hook, &state.to_json()) {
                 tracing::warn!(%error, "a poststop hook failed");
@@ -638,7 +693,11 @@ impl Container {
             return Ok(());
         };
         self.kill(KILL).or_else(|error| match error {
-            OciError::Signal { source: Errno::SRCH, .. } | OciError::WrongStatus { .. } => Ok(()),
+            OciError::Signal {
+                source: Errno::SRCH,
+                ..
+            }
+            | OciError::WrongStatus { .. } => Ok(()),
             error => Err(error),
         })?;
         let timeout = Timespec {

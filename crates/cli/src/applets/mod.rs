@@ -28,6 +28,7 @@ mod import;
 mod inspect;
 mod kill;
 mod logs;
+pub(crate) mod oci_runtime;
 mod ps;
 mod pull;
 mod rm;

@@ -74,15 +74,21 @@ impl Globals {
 
 /// State that ends with the machine lies where such things lie.
 fn default_root() -> PathBuf {
-    let named = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let named = |name: &str| {
+        env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     if let Some(runtime) = named("XDG_RUNTIME_DIR") {
         return runtime.join("wolffia-oci");
     }
     if rustix::process::geteuid().is_root() {
         return PathBuf::from("/run/wolffia-oci");
     }
-    let data = named("XDG_DATA_HOME").or_else(|| named("HOME").map(|home| home.join(".local/share")));
-    data.unwrap_or_else(|| PathBuf::from("/tmp")).join("wolffia/oci")
+    let data =
+        named("XDG_DATA_HOME").or_else(|| named("HOME").map(|home| home.join(".local/share")));
+    data.unwrap_or_else(|| PathBuf::from("/tmp"))
+        .join("wolffia/oci")
 }
 
 /// Serves the words behind `oci`, or behind the program's name, and returns the exit code.
@@ -103,7 +109,14 @@ pub(crate) fn serve(words: &[OsString]) -> u8 {
 
 /// Flags before the verb that take a value, and those that take none.
 const GLOBAL: Flags = Flags {
-    values: &["root", "log", "log-format", "log-level", "criu", "cgroup-manager"],
+    values: &[
+        "root",
+        "log",
+        "log-format",
+        "log-level",
+        "criu",
+        "cgroup-manager",
+    ],
     switches: &["debug", "systemd-cgroup", "rootless", "help", "version"],
     shorts: &[('h', "help"), ('v', "version")],
 };
@@ -134,9 +147,9 @@ fn served(words: &[OsString], globals: &mut Globals) -> Result<u8, Failure> {
         "spec" => show::spec(rest),
         "features" => Ok(show::features()),
         "help" => Ok(show::help()),
-        verb @ ("pause" | "resume" | "ps" | "events" | "update" | "checkpoint" | "restore") => {
-            Err(Failure::usage(format!("`{verb}` is not served: it needs a control group")))
-        }
+        verb @ ("pause" | "resume" | "ps" | "events" | "update" | "checkpoint" | "restore") => Err(
+            Failure::usage(format!("`{verb}` is not served: it needs a control group")),
+        ),
         verb => Err(Failure::usage(format!("there is no command {verb:?}"))),
     }
 }
@@ -167,9 +180,11 @@ fn complain(globals: &Globals, failure: &Failure) {
 /// Returns the bundle's directory, absolute.
 fn bundle(words: &Words) -> Result<PathBuf, Failure> {
     let given = words.path("bundle").unwrap_or_else(|| PathBuf::from("."));
-    fs::canonicalize(&given).map_err(|error| Failure::usage(format!("bundle {}: {error}", given.display())))
+    fs::canonicalize(&given)
+        .map_err(|error| Failure::usage(format!("bundle {}: {error}", given.display())))
 }
 
 fn utf8<'a>(word: &'a OsStr, what: &str) -> Result<&'a str, Failure> {
-    word.to_str().ok_or_else(|| Failure::usage(format!("{what} {} is not UTF-8", Path::new(word).display())))
+    word.to_str()
+        .ok_or_else(|| Failure::usage(format!("{what} {} is not UTF-8", Path::new(word).display())))
 }

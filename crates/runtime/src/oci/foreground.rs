@@ -74,17 +74,25 @@ impl Drop for Raw<'_> {
 }
 
 /// Waits for the program's end.
-pub fn wait_in_foreground(foreground: &Foreground, running: &Running) -> Result<Ended, ForegroundError> {
+pub fn wait_in_foreground(
+    foreground: &Foreground,
+    running: &Running,
+) -> Result<Ended, ForegroundError> {
     let stdin = io::stdin();
     let raw = match &running.console {
         Some(console) => {
             let _ = pty::size(stdin.as_fd()).and_then(|size| pty::set_size(console, size));
             set_nonblocking(console)?;
-            let former = stdin.is_terminal().then(|| pty::make_raw(stdin.as_fd())).transpose();
-            former.map_err(ForegroundError::Terminal)?.map(|former| Raw {
-                terminal: stdin.as_fd(),
-                former,
-            })
+            let former = stdin
+                .is_terminal()
+                .then(|| pty::make_raw(stdin.as_fd()))
+                .transpose();
+            former
+                .map_err(ForegroundError::Terminal)?
+                .map(|former| Raw {
+                    terminal: stdin.as_fd(),
+                    former,
+                })
         }
         None => None,
     };
@@ -120,7 +128,11 @@ pub fn wait_in_foreground(foreground: &Foreground, running: &Running) -> Result<
 }
 
 fn pass_signals(foreground: &Foreground, running: &Running) -> Result<(), ForegroundError> {
-    while let Some(received) = foreground.signals.read().map_err(ForegroundError::Signals)? {
+    while let Some(received) = foreground
+        .signals
+        .read()
+        .map_err(ForegroundError::Signals)?
+    {
         match received.signal {
             libc_signal::CHLD => {}
             libc_signal::WINCH if running.console.is_some() => {
@@ -183,7 +195,10 @@ impl<'a> Relay<'a> {
     }
 
     fn serve(&mut self, ready: &[PollFlags], stdin: BorrowedFd<'_>) -> Result<(), ForegroundError> {
-        if ready.first().is_some_and(|flags| flags.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR)) {
+        if ready
+            .first()
+            .is_some_and(|flags| flags.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR))
+        {
             self.output()?;
         }
         if ready.get(1).is_some_and(|flags| !flags.is_empty()) {

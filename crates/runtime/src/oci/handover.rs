@@ -7,8 +7,8 @@
 use std::{io::IoSlice, mem::MaybeUninit, os::fd::BorrowedFd, path::Path};
 
 use rustix::net::{
-    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
-    connect, sendmsg, socket_with,
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
+    SocketFlags, SocketType, connect, sendmsg, socket_with,
 };
 use serde::Serialize;
 use wolffia_sys::Errno;
@@ -36,7 +36,11 @@ struct ContainerProcessState<'a> {
 }
 
 /// Hands the listener of a filter to the agent that its configuration names.
-pub(super) fn listener(section: &LinuxSeccomp, state: &State, listener: BorrowedFd<'_>) -> Result<(), OciError> {
+pub(super) fn listener(
+    section: &LinuxSeccomp,
+    state: &State,
+    listener: BorrowedFd<'_>,
+) -> Result<(), OciError> {
     let path = Path::new(section.listener_path.as_deref().unwrap_or_default());
     let message = ContainerProcessState {
         oci_version: VERSION,
@@ -45,7 +49,8 @@ pub(super) fn listener(section: &LinuxSeccomp, state: &State, listener: Borrowed
         metadata: section.listener_metadata.as_deref().unwrap_or_default(),
         state,
     };
-    let text = serde_json::to_vec(&message).expect("strings, numbers and a map with string keys have a JSON form");
+    let text = serde_json::to_vec(&message)
+        .expect("strings, numbers and a map with string keys have a JSON form");
     send(path, &text, listener).map_err(|source| OciError::Handover {
         what: "the seccomp listener",
         path: path.to_owned(),
@@ -54,12 +59,26 @@ pub(super) fn listener(section: &LinuxSeccomp, state: &State, listener: Borrowed
 }
 
 fn send(path: &Path, text: &[u8], fd: BorrowedFd<'_>) -> Result<(), Errno> {
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    let socket = socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
     connect(&socket, &SocketAddrUnix::new(path)?)?;
     let fds = [fd];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     ancillary.push(SendAncillaryMessage::ScmRights(&fds));
-    let sent = sendmsg(&socket, &[IoSlice::new(text)], &mut ancillary, SendFlags::NOSIGNAL)?;
-    if sent == text.len() { Ok(()) } else { Err(Errno::MSGSIZE) }
+    let sent = sendmsg(
+        &socket,
+        &[IoSlice::new(text)],
+        &mut ancillary,
+        SendFlags::NOSIGNAL,
+    )?;
+    if sent == text.len() {
+        Ok(())
+    } else {
+        Err(Errno::MSGSIZE)
+    }
 }

@@ -29,7 +29,13 @@ const FLAGS: Flags = Flags {
         "process-label",
         "cgroup",
     ],
-    switches: &["tty", "detach", "no-new-privs", "ignore-paused", "no-subreaper"],
+    switches: &[
+        "tty",
+        "detach",
+        "no-new-privs",
+        "ignore-paused",
+        "no-subreaper",
+    ],
     shorts: &[
         ('p', "process"),
         ('e', "env"),
@@ -43,7 +49,10 @@ const FLAGS: Flags = Flags {
 
 pub(super) fn serve(globals: &Globals, words: &[OsString]) -> Result<u8, Failure> {
     let (words, command) = Words::with_command(words, &FLAGS)?;
-    if let Some(name) = ["apparmor", "process-label", "cgroup"].iter().find(|name| words.has(name)) {
+    if let Some(name) = ["apparmor", "process-label", "cgroup"]
+        .iter()
+        .find(|name| words.has(name))
+    {
         return Err(Failure::usage(format!("--{name} is not served")));
     }
     let container = globals.home()?.find(words.id()?)?;
@@ -54,9 +63,15 @@ pub(super) fn serve(globals: &Globals, words: &[OsString]) -> Result<u8, Failure
     };
     let socket = words.path("console-socket");
     if process.terminal && words.has("detach") && socket.is_none() {
-        return Err(Failure::usage("a terminal is asked for, and there is no --console-socket to hand it over at"));
+        return Err(Failure::usage(
+            "a terminal is asked for, and there is no --console-socket to hand it over at",
+        ));
     }
-    let stdio = if process.terminal { Stdio::Terminal(None) } else { Stdio::Inherit };
+    let stdio = if process.terminal {
+        Stdio::Terminal(None)
+    } else {
+        Stdio::Inherit
+    };
     let preserve = words.number("preserve-fds")?.unwrap_or(0);
     let foreground = if words.has("detach") {
         None
@@ -74,7 +89,9 @@ pub(super) fn serve(globals: &Globals, words: &[OsString]) -> Result<u8, Failure
         None => Ok(0),
         Some(foreground) => {
             let ended = wait_in_foreground(&foreground, &running);
-            ended.map(|ended| ended.code()).map_err(|error| Failure::with(&error, 1))
+            ended
+                .map(|ended| ended.code())
+                .map_err(|error| Failure::with(&error, 1))
         }
     }
 }
@@ -105,7 +122,10 @@ fn from_flags(words: &Words, command: &[OsString], spec: &Spec) -> Result<Proces
     }
     if let Some(user) = words.text("user")? {
         let (uid, gid) = user.split_once(':').unwrap_or((user, ""));
-        let number = |text: &str| text.parse::<u32>().map_err(|_| Failure::usage(format!("--user needs UID[:GID], not {user:?}")));
+        let number = |text: &str| {
+            text.parse::<u32>()
+                .map_err(|_| Failure::usage(format!("--user needs UID[:GID], not {user:?}")))
+        };
         process.user.uid = number(uid)?;
         if !gid.is_empty() {
             process.user.gid = number(gid)?;
@@ -113,12 +133,16 @@ fn from_flags(words: &Words, command: &[OsString], spec: &Spec) -> Result<Proces
     }
     for gid in words.all("additional-gids") {
         let gid = utf8(gid, "group")?;
-        let number = gid.parse().map_err(|_| Failure::usage(format!("--additional-gids needs a number, not {gid:?}")))?;
+        let number = gid.parse().map_err(|_| {
+            Failure::usage(format!("--additional-gids needs a number, not {gid:?}"))
+        })?;
         process.user.additional_gids.push(number);
     }
     for name in words.all("cap") {
         let name = utf8(name, "capability")?.to_owned();
-        let sets = process.capabilities.get_or_insert_with(Capabilities::default);
+        let sets = process
+            .capabilities
+            .get_or_insert_with(Capabilities::default);
         for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {
             set.push(name.clone());
         }

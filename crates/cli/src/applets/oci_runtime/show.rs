@@ -59,9 +59,18 @@ fn stamp(seconds: u64) -> String {
     let day_of_year = day - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_shifted = (5 * day_of_year + 2) / 153;
     let date = day_of_year - (153 * month_shifted + 2) / 5 + 1;
-    let month = if month_shifted < 10 { month_shifted + 3 } else { month_shifted - 9 };
+    let month = if month_shifted < 10 {
+        month_shifted + 3
+    } else {
+        month_shifted - 9
+    };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{date:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
+    format!(
+        "{year:04}-{month:02}-{date:02}T{:02}:{:02}:{:02}Z",
+        rest / 3600,
+        rest / 60 % 60,
+        rest % 60
+    )
 }
 
 pub(super) fn state(globals: &Globals, words: &[OsString]) -> Result<u8, Failure> {
@@ -72,7 +81,8 @@ pub(super) fn state(globals: &Globals, words: &[OsString]) -> Result<u8, Failure
     };
     let words = Words::read(words, &flags)?;
     let container = globals.home()?.find(words.id()?)?;
-    let mut value = serde_json::to_value(container.state()).map_err(|error| Failure::with(&error, 1))?;
+    let mut value =
+        serde_json::to_value(container.state()).map_err(|error| Failure::with(&error, 1))?;
     // Callers that know runc's answer expect a number and a time.
     if value.get("pid").is_none() {
         value["pid"] = 0.into();
@@ -90,7 +100,9 @@ pub(super) fn list(globals: &Globals, words: &[OsString]) -> Result<u8, Failure>
     };
     let words = Words::read(words, &flags)?;
     let containers = globals.home()?.list()?;
-    let rows = containers.iter().map(|one| (one.state(), stamp(one.created())));
+    let rows = containers
+        .iter()
+        .map(|one| (one.state(), stamp(one.created())));
     if words.has("quiet") {
         let names: String = rows.map(|(state, _)| state.id + "\n").collect();
         return Ok(say(&names));
@@ -120,7 +132,9 @@ pub(super) fn list(globals: &Globals, words: &[OsString]) -> Result<u8, Failure>
             }
             Ok(say(&text))
         }
-        other => Err(Failure::usage(format!("--format is table or json, not {other:?}"))),
+        other => Err(Failure::usage(format!(
+            "--format is table or json, not {other:?}"
+        ))),
     }
 }
 

@@ -5,8 +5,8 @@ use std::{ffi::OsString, path::Path};
 
 use wolffia_engine::signal::Signal;
 use wolffia_runtime::{
-    oci::{Foreground, Making, wait_in_foreground},
     Pivot,
+    oci::{Foreground, Making, wait_in_foreground},
 };
 
 use super::{
@@ -16,8 +16,22 @@ use super::{
 
 /// Flags of `create`; `run` has more.
 const CREATE: Flags = Flags {
-    values: &["bundle", "console-socket", "pid-file", "preserve-fds", "config", "pidfd-socket"],
-    switches: &["no-pivot", "no-new-keyring", "no-subreaper", "detach", "keep", "no-mount-fallback"],
+    values: &[
+        "bundle",
+        "console-socket",
+        "pid-file",
+        "preserve-fds",
+        "config",
+        "pidfd-socket",
+    ],
+    switches: &[
+        "no-pivot",
+        "no-new-keyring",
+        "no-subreaper",
+        "detach",
+        "keep",
+        "no-mount-fallback",
+    ],
     shorts: &[('b', "bundle"), ('d', "detach"), ('f', "config")],
 };
 
@@ -40,13 +54,21 @@ fn making<'a>(
         console_socket,
         pid_file,
         preserve_fds: words.number("preserve-fds")?.unwrap_or(0),
-        pivot: if words.has("no-pivot") { Pivot::Move } else { Pivot::Pivot },
+        pivot: if words.has("no-pivot") {
+            Pivot::Move
+        } else {
+            Pivot::Pivot
+        },
     })
 }
 
 pub(super) fn create(globals: &Globals, words: &[OsString]) -> Result<u8, Failure> {
     let words = Words::read(words, &CREATE)?;
-    let (bundle, console, pid) = (bundle(&words)?, words.path("console-socket"), words.path("pid-file"));
+    let (bundle, console, pid) = (
+        bundle(&words)?,
+        words.path("console-socket"),
+        words.path("pid-file"),
+    );
     let making = making(&words, &bundle, console.as_deref(), pid.as_deref())?;
     globals.home()?.create(words.id()?, &making)?;
     Ok(0)
@@ -54,7 +76,11 @@ pub(super) fn create(globals: &Globals, words: &[OsString]) -> Result<u8, Failur
 
 pub(super) fn run(globals: &Globals, words: &[OsString]) -> Result<u8, Failure> {
     let words = Words::read(words, &CREATE)?;
-    let (bundle, console, pid) = (bundle(&words)?, words.path("console-socket"), words.path("pid-file"));
+    let (bundle, console, pid) = (
+        bundle(&words)?,
+        words.path("console-socket"),
+        words.path("pid-file"),
+    );
     let making = making(&words, &bundle, console.as_deref(), pid.as_deref())?;
     let (home, id) = (globals.home()?, words.id()?);
     if words.has("detach") {
@@ -74,7 +100,9 @@ pub(super) fn run(globals: &Globals, words: &[OsString]) -> Result<u8, Failure> 
     if !words.has("keep") {
         container.delete(true)?;
     }
-    ended.map(|ended| ended.code()).map_err(|error| Failure::with(&error, 1))
+    ended
+        .map(|ended| ended.code())
+        .map_err(|error| Failure::with(&error, 1))
 }
 
 pub(super) fn start(globals: &Globals, words: &[OsString]) -> Result<u8, Failure> {
@@ -96,7 +124,9 @@ pub(super) fn kill(globals: &Globals, words: &[OsString]) -> Result<u8, Failure>
     };
     let words = Words::read(words, &flags)?;
     let signal = match words.operands.get(1) {
-        Some(word) => utf8(word, "signal")?.parse::<Signal>().map_err(|error| Failure::with(&error, 1))?,
+        Some(word) => utf8(word, "signal")?
+            .parse::<Signal>()
+            .map_err(|error| Failure::with(&error, 1))?,
         None => Signal::TERM,
     };
     globals.home()?.find(words.id()?)?.kill(signal.number())?;

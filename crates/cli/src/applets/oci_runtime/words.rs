@@ -81,7 +81,9 @@ impl Words {
                 Some((name, value)) => (name, Some(value)),
                 None => (text, None),
             };
-            let (name, takes) = flags.find(name).ok_or_else(|| Failure::usage(format!("there is no flag {name}")))?;
+            let (name, takes) = flags
+                .find(name)
+                .ok_or_else(|| Failure::usage(format!("there is no flag {name}")))?;
             let value = match (takes, value) {
                 (true, Some(value)) => Some(OsString::from(value)),
                 (true, None) => {
@@ -114,18 +116,27 @@ impl Words {
     }
 
     pub(super) fn text(&self, name: &str) -> Result<Option<&str>, Failure> {
-        self.all(name).last().map(|value| utf8(value, name)).transpose()
+        self.all(name)
+            .last()
+            .map(|value| utf8(value, name))
+            .transpose()
     }
 
     pub(super) fn number(&self, name: &str) -> Result<Option<u32>, Failure> {
         let text = self.text(name)?;
-        let number = text.map(|text| text.parse().map_err(|_| Failure::usage(format!("--{name} needs a number, not {text:?}"))));
+        let number = text.map(|text| {
+            text.parse()
+                .map_err(|_| Failure::usage(format!("--{name} needs a number, not {text:?}")))
+        });
         number.transpose()
     }
 
     /// Returns the container's name, the first operand.
     pub(super) fn id(&self) -> Result<&str, Failure> {
-        let id = self.operands.first().ok_or_else(|| Failure::usage("a container id is needed"))?;
+        let id = self
+            .operands
+            .first()
+            .ok_or_else(|| Failure::usage("a container id is needed"))?;
         utf8(id, "container id")
     }
 }
@@ -138,13 +149,18 @@ impl Flags {
             None => {
                 let mut letters = word.strip_prefix('-')?.chars();
                 let letter = letters.next()?;
-                let row = self.shorts.iter().find(|(known, _)| *known == letter && letters.as_str().is_empty());
+                let row = self
+                    .shorts
+                    .iter()
+                    .find(|(known, _)| *known == letter && letters.as_str().is_empty());
                 // The Go programs take one dash for a long name too.
                 row.map_or(&word[1..], |(_, long)| long)
             }
         };
         let named = |names: &'static [&'static str]| names.iter().find(|known| **known == long);
-        named(self.values).map(|name| (*name, true)).or_else(|| named(self.switches).map(|name| (*name, false)))
+        named(self.values)
+            .map(|name| (*name, true))
+            .or_else(|| named(self.switches).map(|name| (*name, false)))
     }
 }
 
@@ -164,13 +180,22 @@ mod tests {
 
     #[test]
     fn flags_are_read_in_every_spelling() {
-        for line in ["--bundle /b -f id", "-b /b id --force", "--bundle=/b --force=true id", "-bundle /b -f id"] {
+        for line in [
+            "--bundle /b -f id",
+            "-b /b id --force",
+            "--bundle=/b --force=true id",
+            "-bundle /b -f id",
+        ] {
             let given = Words::read(&words(line), &FLAGS).expect(line);
             assert_eq!(given.path("bundle"), Some("/b".into()), "{line}");
             assert!(given.has("force"), "{line}");
             assert_eq!(given.id().expect(line), "id");
         }
-        assert!(!Words::read(&words("--force=false id"), &FLAGS).expect("words").has("force"));
+        assert!(
+            !Words::read(&words("--force=false id"), &FLAGS)
+                .expect("words")
+                .has("force")
+        );
         for line in ["--nothing", "-x", "--bundle"] {
             assert!(Words::read(&words(line), &FLAGS).is_err(), "{line}");
         }
