@@ -346,6 +346,15 @@ impl Containers {
         id: &ContainerId,
         name: Option<&ContainerName>,
     ) -> Result<(), ContainerError> {
+        self.remove_files_by(id, name, tree::remove)
+    }
+
+    fn remove_files_by(
+        &self,
+        id: &ContainerId,
+        name: Option<&ContainerName>,
+        remove: impl FnOnce(&Path) -> Result<(), tree::TreeError>,
+    ) -> Result<(), ContainerError> {
         let folder = self.home.container(id);
         match fs::remove_file(folder.join(RECORD)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -358,7 +367,7 @@ impl Containers {
             }
             _ => {}
         }
-        tree::remove(&folder).map_err(|source| ContainerError::Remove {
+        remove(&folder).map_err(|source| ContainerError::Remove {
             id: id.short().to_owned(),
             source,
         })?;
@@ -367,6 +376,13 @@ impl Containers {
             None => self.drop_names_of(id),
         }
         Ok(())
+    }
+
+    /// Removes a container whose lock the caller holds, by the caller's rights alone: a conductor is root of the container's ids.
+    pub fn remove_as_root(&self, record: &Record) -> Result<(), ContainerError> {
+        self.remove_files_by(&record.id, Some(&record.name), |folder| {
+            tree::remove_plainly(folder)
+        })
     }
 
     fn drop_names_of(&self, id: &ContainerId) {
@@ -404,8 +420,8 @@ impl Containers {
             return self.remove_files(id, None);
         };
         let state = read_json::<State>(&folder.join(STATE))?.unwrap_or_default();
-        let ended = state.status != Status::Created || folder.join(CONFIG).exists();
-        if record.options.remove && ended {
+        // One that was only made has no lock file; whoever was making or starting it has not reported it.
+        if record.options.remove {
             return self.remove_files(id, Some(&record.name));
         }
         if state.status == Status::Running {
@@ -453,8 +469,6 @@ impl Container {
 pub const RECORD: &str = "record.json";
 /// How a container is.
 pub const STATE: &str = "state.json";
-/// The runtime configuration of the last start.
-pub const CONFIG: &str = "config.json";
 
 fn killed(state: State) -> State {
     State {
@@ -514,7 +528,8 @@ mod tests {
                 remove,
                 ..Options::default()
             },
-            args: Vec::new(),
+            program: crate::record::Program::default(),
+            mapping: String::new(),
             current_directory: "/".into(),
         }
     }

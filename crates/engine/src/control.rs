@@ -7,16 +7,16 @@
 
 use std::{
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::AsFd,
     time::{Duration, Instant},
 };
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
-    process::{Pid, PidfdFlags, pidfd_open},
 };
 use thiserror::Error;
+use wolffia_sys::process::PidFd;
 
 use crate::{
     containers::{Container, ContainerError, Containers},
@@ -98,7 +98,7 @@ const KILL_WAIT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Conductor {
     name: String,
-    pidfd: OwnedFd,
+    pidfd: PidFd,
 }
 
 impl Conductor {
@@ -109,8 +109,8 @@ impl Conductor {
         if container.state.status != Status::Running {
             return Err(not_running());
         }
-        let pid = Pid::from_raw(container.state.conductor_pid).ok_or_else(not_running)?;
-        let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+        let pid = u32::try_from(container.state.conductor_pid).map_err(|_| not_running())?;
+        let pidfd = match PidFd::open(pid) {
             Ok(pidfd) => pidfd,
             Err(Errno::SRCH) => return Err(not_running()),
             Err(error) => {
@@ -175,7 +175,7 @@ impl Conductor {
     /// Kills the conductor itself, and so everything in it.
     fn kill(&self) {
         // One that is gone already is what was wanted.
-        let _ = wolffia_sys::signal::send(self.pidfd.as_fd(), Signal::KILL.number());
+        let _ = self.pidfd.send_signal(Signal::KILL.number());
     }
 }
 

@@ -22,8 +22,8 @@ pub fn container(container: &Container) -> Value {
     json!({
         "Id": record.id,
         "Created": record.created.to_string(),
-        "Path": record.args.first().map_or("", String::as_str),
-        "Args": record.args.get(1..).unwrap_or_default(),
+        "Path": record.program.args.first().map_or("", String::as_str),
+        "Args": record.program.args.get(1..).unwrap_or_default(),
         "State": {
             "Status": state.status.word(),
             "Running": state.status == Status::Running,
@@ -65,17 +65,17 @@ pub fn container(container: &Container) -> Value {
         "Mounts": options.mounts.iter().map(mount).collect::<Vec<_>>(),
         "Config": {
             "Hostname": hostname(container),
-            "User": options.user.as_deref().unwrap_or_default(),
+            "User": record.program.user,
             "AttachStdin": options.interactive,
             "Tty": options.tty,
             "OpenStdin": options.interactive,
-            "Env": options.env,
+            "Env": record.program.env,
             "Cmd": options.command,
             "Image": record.image.name(),
-            "WorkingDir": options.workdir.as_deref().unwrap_or_default(),
+            "WorkingDir": record.program.directory,
             "Entrypoint": options.entrypoint,
             "Labels": options.labels,
-            "StopSignal": options.stop_signal.as_deref().unwrap_or("SIGTERM"),
+            "StopSignal": record.program.stop_signal,
             "StopTimeout": options.stop_timeout_seconds,
         },
         "NetworkSettings": {

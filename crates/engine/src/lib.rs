@@ -5,15 +5,18 @@
 //! joins the others: it asks `store` and `pull` for an image, `mount` for a root file system, `runtime` for a process, and keeps the truth
 //! about all of it on disk, where the next command finds it.
 
+pub mod bundle;
 pub mod caller;
 pub mod conductor;
 pub mod containers;
 pub mod control;
+pub mod create;
 pub mod file;
 pub mod helper;
 pub mod home;
 pub mod hostfiles;
 pub mod id;
+pub mod init;
 pub mod inside;
 pub mod inspect;
 pub mod lock;
@@ -23,6 +26,7 @@ pub mod options;
 pub mod program;
 pub mod record;
 pub mod signal;
+pub mod start;
 pub mod terminal;
 pub mod time;
 pub mod tree;

@@ -26,10 +26,27 @@ pub struct Record {
     pub image: Image,
     /// What was asked for.
     pub options: Options,
-    /// Program and arguments, after entrypoint and image were taken into account.
-    pub args: Vec<String>,
+    /// What runs inside, after the image's and the person's words were joined.
+    pub program: Program,
+    /// Which ids it has: what is in its layer belongs to them.
+    pub mapping: String,
     /// Where it was made: relative paths of bind mounts are below it.
     pub current_directory: PathBuf,
+}
+
+/// What runs inside.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// Program and arguments.
+    pub args: Vec<String>,
+    /// `KEY=VALUE`, each key once; HOME is added inside.
+    pub env: Vec<String>,
+    /// As a word, looked up inside.
+    pub user: String,
+    /// Where it starts.
+    pub directory: String,
+    /// What `stop` sends.
+    pub stop_signal: String,
 }
 
 /// The layout of [`Record`] that this program writes.

@@ -64,3 +64,29 @@ pub fn size(terminal: impl AsFd) -> Option<(u16, u16)> {
 pub fn is_terminal(fd: impl AsFd) -> bool {
     isatty(fd)
 }
+
+/// A terminal that does not show what is typed; dropping it restores it.
+#[derive(Debug)]
+pub struct Quiet {
+    terminal: OwnedFd,
+    before: Termios,
+}
+
+impl Quiet {
+    /// Stops showing. `None` where it is no terminal.
+    pub fn enter(terminal: impl AsFd) -> Option<Quiet> {
+        let terminal = rustix::io::fcntl_dupfd_cloexec(terminal, 3).ok()?;
+        let before = tcgetattr(&terminal).ok()?;
+        let mut quiet = before.clone();
+        quiet.local_modes.remove(rustix::termios::LocalModes::ECHO);
+        tcsetattr(&terminal, OptionalActions::Drain, &quiet).ok()?;
+        Some(Quiet { terminal, before })
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        // A terminal that is gone needs no restoring.
+        let _ = tcsetattr(&self.terminal, OptionalActions::Drain, &self.before);
+    }
+}

@@ -45,18 +45,20 @@ pub enum TreeError {
 /// Removes a tree; one that is not there is removed.
 pub fn remove(path: &Path) -> Result<(), TreeError> {
     match remove_plainly(path) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => remove_inside(path),
-        result => result.map_err(|source| TreeError::Io {
-            path: path.to_owned(),
-            source,
-        }),
+        Err(TreeError::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
+            remove_inside(path)
+        }
+        result => result,
     }
 }
 
 /// Removes a tree with the rights that the caller has. For a conductor these are enough.
-pub fn remove_plainly(path: &Path) -> io::Result<()> {
+pub fn remove_plainly(path: &Path) -> Result<(), TreeError> {
     match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(TreeError::Io {
+            path: path.to_owned(),
+            source: error,
+        }),
         _ => Ok(()),
     }
 }

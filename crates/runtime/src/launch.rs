@@ -403,7 +403,7 @@ impl Making {
 
     /// The line ended without `Ready`: the program runs (there was no gate), or the process is gone.
     fn at_end(&self) -> Result<(), LaunchError> {
-        match self.child.pidfd.try_wait() {
+        match self.child.pidfd.peek() {
             Ok(Some(ended)) if ended.code() == SET_UP_FAILED => {
                 Err(LaunchError::Ended { code: ended.code() })
             }

@@ -104,7 +104,12 @@ impl Set {
         self.0 & other.0 == other.0
     }
 
-    /// Tells whether the set is empty.
+    /// Returns a bit for each, by its number, as /proc/PID/status shows them.
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// Tells whether there is none.
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }

@@ -137,26 +137,6 @@ pub fn queue(pidfd: BorrowedFd<'_>, signal: i32, value: i32) -> io::Result<()> {
     }
 }
 
-/// Sends `signal` to the process behind `pidfd`, as `kill(2)` does.
-pub fn send(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
-    let none: *const libc::siginfo_t = ptr::null();
-    // SAFETY: the descriptor is open for the call; a null siginfo_t is documented to mean what kill(2) sends.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_pidfd_send_signal,
-            pidfd.as_raw_fd(),
-            signal,
-            none,
-            0u32,
-        )
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
-}
-
 const FIELDS_OFFSET: usize = 16;
 
 #[repr(C)]
@@ -231,7 +211,8 @@ mod tests {
                 })
             );
         }
-        send(me.as_fd(), libc::SIGUSR1).unwrap();
+        let me = crate::process::PidFd::from_fd(me);
+        me.send_signal(libc::SIGUSR1).unwrap();
         let got = signals.read().unwrap().unwrap();
         assert_eq!((got.signal, got.queued), (libc::SIGUSR1, false));
         set_mask(&before).unwrap();

@@ -22,17 +22,23 @@ use crate::{
 };
 
 mod container_flags;
+mod create;
 mod helper;
 mod images;
 mod import;
+mod init;
 mod inspect;
 mod kill;
+mod login;
+mod logout;
 mod logs;
 pub(crate) mod oci_runtime;
 mod ps;
 mod pull;
 mod rm;
 mod rmi;
+mod run;
+mod start;
 mod stop;
 mod system;
 mod tag;
@@ -41,8 +47,11 @@ mod wait;
 
 /// Every command, in the order of the overview.
 pub(crate) static COMMANDS: &[&Command] = &[
+    &run::COMMAND,
     &ps::COMMAND,
     &logs::COMMAND,
+    &create::COMMAND,
+    &start::COMMAND,
     &stop::COMMAND,
     &kill::COMMAND,
     &wait::COMMAND,
@@ -53,13 +62,17 @@ pub(crate) static COMMANDS: &[&Command] = &[
     &rmi::COMMAND,
     &tag::COMMAND,
     &import::COMMAND,
+    &login::COMMAND,
+    &logout::COMMAND,
     &system::COMMAND,
     &version::COMMAND,
 ];
 
 /// Names that the program answers to besides its own, for drop-ins and for helpers that it starts itself.
-pub(crate) static NAMES: &[(&str, fn(&[OsString]) -> u8)] =
-    &[(wolffia_engine::helper::HELPER_NAME, helper::serve)];
+pub(crate) static NAMES: &[(&str, fn(&[OsString]) -> u8)] = &[
+    (wolffia_engine::helper::HELPER_NAME, helper::serve),
+    ("wolffia-init", init::serve),
+];
 
 /// Docker's grouped words: `container ls` is `ps`.
 const GROUPED: &[(&str, &str, &str)] = &[

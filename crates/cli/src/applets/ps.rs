@@ -126,7 +126,7 @@ fn heading(field: &str) -> String {
 
 fn row(container: &Container, whole: bool) -> Value {
     let record = &container.record;
-    let command = record.args.join(" ");
+    let command = record.program.args.join(" ");
     let command = if whole || command.chars().count() <= COMMAND_LETTERS {
         format!("\"{command}\"")
     } else {

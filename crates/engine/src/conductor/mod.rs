@@ -1,6 +1,212 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The conductor: the one process of ours that stays with a container.
+//!
+//! Theory of operation. It is cloned from the command that starts the container, into a user namespace, a mount namespace and an outer PID namespace whose
+//! process 1 it is; so whatever it starts ends with it, by the kernel's hand. It is root of the user namespace: it may make the root file system, signal
+//! a program of any id, and remove files of any owner.
+//!
+//! 1. It leaves the caller's session, and when detached its streams too.
+//! 2. It chooses a driver and prepares the mounts; the runtime clones process 1 of the container, which mounts, pivots and waits at the start gate.
+//! 3. The state says `running`; the gate opens; the caller is told.
+//! 4. One poll ([`watch`]).
+//! 5. Teardown: the last state is written, the layer put away, the lock released, the caller told. Each step goes on past failures of the others.
+//!
+//! When it is killed at any of these moments, the lock is free and the next command's sweep does step 5.
 
 pub mod channel;
 pub mod relay;
+pub mod streams;
 pub mod watch;
+
+mod launch;
+
+use wolffia_sys::{
+    process::set_death_signal,
+    signal::{SignalFd, block_all_but},
+};
+
+use self::{
+    channel::{Channel, Problem, Report},
+    launch::Launched,
+    streams::Streams,
+    watch::Watch,
+};
+use crate::{
+    bundle::Bundle,
+    containers::{Container, Containers},
+    lock::Lock,
+    log::Writer,
+    record::{State, Status},
+    start::RootFs,
+    time::Timestamp,
+};
+
+/// What a conductor is cloned with.
+#[derive(Debug)]
+pub struct Job {
+    /// All containers.
+    pub containers: Containers,
+    /// This one.
+    pub container: Container,
+    /// Its lock.
+    pub lock: Lock,
+    /// What its root file system is made from.
+    pub root: RootFs,
+    /// The runtime's configuration.
+    pub bundle: Bundle,
+    /// Who gets which stream.
+    pub streams: Streams,
+    /// The wire to the caller.
+    pub channel: Channel,
+    /// The caller goes away after the start report.
+    pub detached: bool,
+    /// Times are measured.
+    pub timed: bool,
+}
+
+/// Does a conductor's work and returns its exit code, which nobody reads.
+pub fn conduct(job: Job) -> u8 {
+    let Job {
+        containers,
+        mut container,
+        lock,
+        root,
+        bundle,
+        streams,
+        channel,
+        detached,
+        ..
+    } = job;
+    let prepared = leave(detached).and_then(|signals| {
+        let launched = launch::launch(&containers, &mut container, &root, bundle, streams)?;
+        Ok((signals, launched))
+    });
+    match prepared {
+        Ok((signals, launched)) => {
+            let code = stay(
+                &mut container,
+                signals,
+                launched,
+                &mut Some(channel),
+                detached,
+            );
+            let (code, channel) = code;
+            put_away(&containers, &mut container, code, lock);
+            if let Some(channel) = channel {
+                // A caller that is gone is not told.
+                let _ = channel.send(&Report::Exited(code));
+            }
+            code
+        }
+        Err(problem) => {
+            let code = problem.code;
+            container.state = State {
+                error: problem.message.clone(),
+                exit_code: code,
+                ..State::default()
+            };
+            clean_up(&containers, &container, lock);
+            let _ = channel.send(&Report::Failed(problem));
+            code
+        }
+    }
+}
+
+/// Leaves the caller's session, and its streams where it will go away.
+fn leave(detached: bool) -> Result<SignalFd, Problem> {
+    let fail = |error: &dyn std::error::Error| Problem::of(OWN_FAILURE, error, Vec::new());
+    // Process 1 of a new PID namespace leads no group yet, so this cannot fail for the one reason there is.
+    let _ = rustix::process::setsid();
+    block_all_but(&[]).map_err(|error| fail(&error))?;
+    let signals = SignalFd::new().map_err(|error| fail(&error))?;
+    if detached {
+        let null = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/null");
+        let null = null.map_err(|error| fail(&error))?;
+        rustix::stdio::dup2_stdin(&null)
+            .and_then(|()| rustix::stdio::dup2_stdout(&null))
+            .and_then(|()| rustix::stdio::dup2_stderr(&null))
+            .map_err(|error| fail(&error))?;
+    }
+    Ok(signals)
+}
+
+/// Our own failure.
+const OWN_FAILURE: u8 = 125;
+
+/// Reports the start and watches to the end. Returns the exit code, and the wire if the caller is still there.
+fn stay(
+    container: &mut Container,
+    signals: SignalFd,
+    launched: Launched,
+    channel: &mut Option<Channel>,
+    detached: bool,
+) -> (u8, Option<Channel>) {
+    // From here on the end of the caller is heard on the wire, and the container ended in order.
+    let _ = set_death_signal(None);
+    let mut channel = channel.take();
+    if let Some(wire) = &channel {
+        let _ = wire.send(&Report::Started);
+    }
+    if detached {
+        channel = None;
+    }
+    let log = if launched.logged {
+        Writer::open(&container.folder).ok()
+    } else {
+        None
+    };
+    let mut watch = Watch {
+        init: launched.init,
+        init_child: launched.init_child,
+        init_pid: container.state.pid,
+        ended: None,
+        signals,
+        channel,
+        console: launched.console,
+        input: launched.input,
+        outputs: launched.outputs,
+        log,
+        paused: true,
+        ended_for: None,
+    };
+    let code = watch
+        .until_end()
+        .map_or(OWN_FAILURE, |outcome| outcome.code);
+    if let Some(log) = watch.log.take() {
+        let lost = log.finish();
+        if lost > 0 {
+            container.state.error = format!("{lost} lines of the log could not be written");
+        }
+    }
+    (code, watch.channel.take())
+}
+
+/// Writes how it ended and puts everything away.
+fn put_away(containers: &Containers, container: &mut Container, code: u8, lock: Lock) {
+    container.state = State {
+        status: Status::Exited,
+        pid: 0,
+        conductor_pid: 0,
+        finished: Some(Timestamp::now()),
+        exit_code: code,
+        ..container.state.clone()
+    };
+    clean_up(containers, container, lock);
+}
+
+/// Removes the container, or keeps it with its last state; lets go of it.
+fn clean_up(containers: &Containers, container: &Container, lock: Lock) {
+    let done = if container.record.options.remove {
+        containers.remove_as_root(&container.record)
+    } else {
+        container.save_state().map_err(Into::into)
+    };
+    match done {
+        Ok(()) => lock.release(),
+        // The lock file stays without a holder: the next command sweeps, and says what it cannot do.
+        Err(error) => tracing::warn!(%error, "a container could not be put away"),
+    }
+}

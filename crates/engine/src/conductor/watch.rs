@@ -23,6 +23,7 @@ use wolffia_sys::{
 };
 
 use super::{
+    OWN_FAILURE,
     channel::{Channel, Heard, Order},
     relay::Relay,
 };
@@ -213,13 +214,19 @@ impl Watch {
 
     /// Reaps every child that ended: helpers, what became ours because its parent ended, and process 1 of the container.
     fn reap(&mut self) {
-        while let Ok(Some((pid, status))) = rustix::process::waitpid(None, WaitOptions::NOHANG) {
-            if pid.as_raw_nonzero().get() == self.init_child {
-                let exited = status
-                    .exit_status()
-                    .and_then(|code| u8::try_from(code & 0xff).ok());
-                let killed = status.terminating_signal().map(Ended::Killed);
-                self.ended = exited.map(Ended::Exited).or(killed);
+        loop {
+            match rustix::process::wait(WaitOptions::NOHANG) {
+                Ok(Some((pid, status))) if pid.as_raw_nonzero().get() == self.init_child => {
+                    let exited = status
+                        .exit_status()
+                        .and_then(|code| u8::try_from(code & 0xff).ok());
+                    let killed = status.terminating_signal().map(Ended::Killed);
+                    self.ended = exited.map(Ended::Exited).or(killed);
+                }
+                Ok(Some(_)) | Err(Errno::INTR) => {}
+                // Without any child left, process 1 has been waited for by somebody else.
+                Err(_) if self.ended.is_none() => self.ended = Some(Ended::Exited(OWN_FAILURE)),
+                Ok(None) | Err(_) => return,
             }
         }
     }

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+//! From a root file system and a configuration to a running process 1.
+
+use std::{
+    fs,
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::fs::DirBuilderExt,
+    },
+    path::PathBuf,
+};
+
+use wolffia_mount::{WorkDir, choice};
+use wolffia_runtime::{self as runtime, Created, Launch, LaunchError, StartGate, Stdio, create};
+use wolffia_sys::{mount::Plan, process::PidFd, pty::Winsize};
+
+use super::{OWN_FAILURE, channel::Problem, relay::Relay, streams::Streams};
+use crate::{
+    bundle::Bundle,
+    containers::{Container, Containers},
+    log::Stream,
+    record::{State, Status},
+    start::RootFs,
+    time::Timestamp,
+};
+
+/// A container that runs.
+pub(super) struct Launched {
+    pub(super) init: PidFd,
+    pub(super) init_child: i32,
+    pub(super) console: Option<OwnedFd>,
+    pub(super) input: Option<Relay>,
+    pub(super) outputs: Vec<Relay>,
+    pub(super) logged: bool,
+}
+
+/// Prepares the mounts, makes process 1, opens its gate.
+pub(super) fn launch(
+    containers: &Containers,
+    container: &mut Container,
+    root: &RootFs,
+    bundle: Bundle,
+    streams: Streams,
+) -> Result<Launched, Problem> {
+    let plan = mounts(containers, container, root)?;
+    let Streams {
+        given,
+        input,
+        outputs,
+        terminal_input,
+        terminal_output,
+        size,
+        logged,
+    } = streams;
+    let upon = place(container)?;
+    let mut launch = Launch::new(
+        &bundle.spec,
+        container.record.id.as_str(),
+        &container.folder,
+        runtime::RootFs::Plan {
+            plan: &plan,
+            upon: &upon,
+        },
+    );
+    launch.stdio = match given {
+        Some(given) => Stdio::Descriptors {
+            stdin: given.stdin,
+            stdout: given.stdout,
+            stderr: given.stderr,
+        },
+        None => Stdio::Terminal(size.map(window)),
+    };
+    launch.user = Some(&bundle.user);
+    launch.seccomp = bundle.seccomp;
+    launch.start = StartGate::Open;
+    // Only a thing of the child from here on: an end of a pipe that we kept would keep the pipe from ending.
+    let started = Timestamp::now();
+    let created = create(launch).map_err(|error| problem(&error))?;
+    container.state = State {
+        status: Status::Running,
+        pid: number_here(&created.pidfd).unwrap_or_default(),
+        conductor_pid: own_number().unwrap_or_default(),
+        started: Some(started),
+        unlogged: !logged,
+        ..State::default()
+    };
+    container
+        .save_state()
+        .map_err(|error| Problem::of(OWN_FAILURE, &error, Vec::new()))?;
+    let init_child = i32::try_from(created.pid).unwrap_or_default();
+    let Created {
+        pidfd: init,
+        console,
+        ..
+    } = created;
+    let mut launched = Launched {
+        init,
+        init_child,
+        console,
+        input,
+        outputs,
+        logged,
+    };
+    launched.join_terminal(terminal_input, terminal_output)?;
+    Ok(launched)
+}
+
+impl Launched {
+    /// Connects the container's terminal with the caller's streams and the log.
+    fn join_terminal(
+        &mut self,
+        input: Option<OwnedFd>,
+        output: Option<OwnedFd>,
+    ) -> Result<(), Problem> {
+        let Some(console) = &self.console else {
+            return Ok(());
+        };
+        let fail = |error: std::io::Error| Problem::of(OWN_FAILURE, &error, Vec::new());
+        let reader = console.try_clone().map_err(fail)?;
+        self.outputs
+            .push(Relay::output(reader, output, Some(Stream::Stdout)));
+        if let Some(input) = input {
+            let writer = console.try_clone().map_err(fail)?;
+            self.input = Some(Relay::input(input, writer, false));
+        }
+        Ok(())
+    }
+}
+
+/// Returns the mounts of the root file system, by a driver that works here.
+fn mounts(containers: &Containers, container: &Container, root: &RootFs) -> Result<Plan, Problem> {
+    let RootFs::Image(image) = root else {
+        return Err(host_is_to_come());
+    };
+    let state = containers.home().root();
+    let choice = choice::driver(state, &container.folder)
+        .map_err(|error| Problem::of(OWN_FAILURE, &error, vec![DOCTOR.to_owned()]))?;
+    let work = WorkDir {
+        volatile: container.record.options.remove,
+        ..WorkDir::new(&container.folder)
+    };
+    choice
+        .driver
+        .prepare(image, &work)
+        .map_err(|error| Problem::of(OWN_FAILURE, &error, Vec::new()))
+}
+
+const DOCTOR: &str = "wolffia doctor says what is missing";
+
+fn host_is_to_come() -> Problem {
+    Problem {
+        code: OWN_FAILURE,
+        message: "a container of this machine's own files cannot be made yet".to_owned(),
+        causes: Vec::new(),
+        hints: vec!["wolffia run IMAGE".to_owned()],
+    }
+}
+
+/// Returns the number that this machine gives a process. Our /proc is still the machine's, and what it says of a descriptor is in its own numbers.
+fn number_here(pidfd: &PidFd) -> Option<i32> {
+    let path = format!("/proc/self/fdinfo/{}", pidfd.as_fd().as_raw_fd());
+    let text = fs::read_to_string(path).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Pid:"))?;
+    line.trim().parse().ok()
+}
+
+/// Returns the number that this machine gives us.
+fn own_number() -> Option<i32> {
+    fs::read_link("/proc/self").ok()?.to_str()?.parse().ok()
+}
+
+/// Returns an empty directory that the root file system is mounted upon: one that hides nothing that other mounts take.
+fn place(container: &Container) -> Result<PathBuf, Problem> {
+    let path = container.folder.join("root");
+    match fs::DirBuilder::new().mode(0o700).create(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(Problem::of(OWN_FAILURE, &error, Vec::new()))
+        }
+        _ => Ok(path),
+    }
+}
+
+fn window((ws_row, ws_col): (u16, u16)) -> Winsize {
+    Winsize {
+        ws_row,
+        ws_col,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    }
+}
+
+fn problem(error: &LaunchError) -> Problem {
+    Problem::of(error.code(), error, Vec::new())
+}

@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A container is started: the command's half.
+//!
+//! Theory of operation. Everything that can be found out on this side is: the files of `/etc`, the configuration for the runtime, who gets which
+//! stream. Then the conductor is cloned into its namespaces with all of that in its memory, its maps are written, and it reports. The command goes on
+//! alone (`-d`) or stays with it. What fails on the way is undone by whoever has the lock: the conductor, or the next command's sweep.
+
+use std::{io, os::fd::OwnedFd, time::Instant};
+
+use thiserror::Error;
+use wolffia_store::{ImageRoot, StoreError};
+use wolffia_sys::{idmap::Mapping, namespace::Namespaces, process::PidFd};
+
+use crate::{
+    bundle,
+    caller::{Caller, Outcome, take_signals},
+    conductor::{
+        self, Job,
+        channel::{Channel, Problem},
+        streams::Streams,
+    },
+    containers::{ContainerError, Containers, Held},
+    file::FileError,
+    hostfiles,
+    inside::{self, InsideError},
+    inspect, terminal,
+};
+
+/// How a start goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// The command stays, attached to the streams.
+    Foreground,
+    /// The command returns after the start report.
+    Detached,
+}
+
+/// What the root file system is made from.
+#[derive(Debug, Clone)]
+pub enum RootFs {
+    /// An image's stub tree and objects.
+    Image(ImageRoot),
+    /// This machine's own files.
+    Host,
+}
+
+/// What came of a start.
+#[derive(Debug)]
+pub enum Started {
+    /// It runs on its own.
+    Detached,
+    /// It ended with this code.
+    Ended(u8),
+    /// It was not started.
+    Failed(Problem),
+    /// Its conductor was killed.
+    Lost,
+}
+
+/// Why a start did not come to a report.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// Records of containers.
+    #[error(transparent)]
+    Container(#[from] ContainerError),
+    /// Files of the container.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The image.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What was asked for cannot be configured.
+    #[error(transparent)]
+    Bundle(#[from] bundle::BundleError),
+    /// The namespaces.
+    #[error(transparent)]
+    Inside(#[from] InsideError),
+    /// Its ids are no longer the ones its files belong to.
+    #[error("container {name} was made with the ids {made}, and yours are {now} now")]
+    Ids {
+        /// The container.
+        name: String,
+        /// Key of its ids.
+        made: String,
+        /// Key of the caller's.
+        now: String,
+    },
+    /// A descriptor or the terminal.
+    #[error("talking to the conductor")]
+    Talk(#[source] io::Error),
+    /// A stream could not be prepared.
+    #[error("preparing the streams of the container")]
+    Streams(#[source] io::Error),
+}
+
+impl StartError {
+    /// Returns what a person can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            StartError::Container(error) => error.hint(),
+            StartError::Store(error) => error.hint(),
+            StartError::Inside(error) => error.hint(),
+            StartError::Ids { .. } => {
+                Some("give the user the former sub-ids again, or make the container anew".into())
+            }
+            StartError::Bundle(error) => error.hint(),
+            StartError::File(_) | StartError::Talk(_) | StartError::Streams(_) => None,
+        }
+    }
+}
+
+/// Starts a container that is ours to work on.
+pub fn start(
+    containers: &Containers,
+    held: Held,
+    root: RootFs,
+    mapping: &Mapping,
+    mode: Mode,
+    clock: &mut Clock,
+) -> Result<Started, StartError> {
+    let Held { container, lock } = held;
+    let record = &container.record;
+    if record.mapping != mapping.key() {
+        return Err(StartError::Ids {
+            name: record.name.to_string(),
+            made: record.mapping.clone(),
+            now: mapping.key(),
+        });
+    }
+    let hostname = inspect::hostname(&container).to_owned();
+    let options = &record.options;
+    hostfiles::write_all(
+        &container.folder,
+        &hostname,
+        options.network,
+        &options.add_hosts,
+    )?;
+    let bundle = bundle::make(&container, containers.home(), &hostname)?;
+    clock.lap("configuration");
+
+    let streams = Streams::of(&container, mode).map_err(StartError::Streams)?;
+    let terminal = streams.terminal().map_err(StartError::Streams)?;
+    let signals = take_signals().map_err(StartError::Talk)?;
+    let (ours, theirs) = Channel::pair().map_err(StartError::Talk)?;
+    let job = Job {
+        containers: containers.clone(),
+        container,
+        lock,
+        root,
+        bundle,
+        streams,
+        channel: theirs,
+        detached: mode == Mode::Detached,
+        timed: clock.is_on(),
+    };
+    let child = inside::start(mapping, Namespaces::PID | Namespaces::MOUNT, move || {
+        conductor::conduct(job)
+    })?;
+    clock.lap("conductor and id maps");
+    match Caller::await_start(&ours).map_err(StartError::Talk)? {
+        Ok(()) => clock.lap("start"),
+        Err(outcome) => return Ok(told(outcome)),
+    }
+    if mode == Mode::Detached {
+        return Ok(Started::Detached);
+    }
+    stay(containers, signals, &ours, &child.pidfd, terminal, clock)
+}
+
+fn stay(
+    containers: &Containers,
+    signals: wolffia_sys::signal::SignalFd,
+    channel: &Channel,
+    conductor: &PidFd,
+    terminal: Option<OwnedFd>,
+    clock: &mut Clock,
+) -> Result<Started, StartError> {
+    // While the program runs there is time to finish what killed commands left; a sweep that fails is the next command's.
+    let _ = containers.sweep();
+    let outcome = Caller::new(signals).accompany(channel, conductor, terminal);
+    clock.lap("run");
+    outcome.map(told).map_err(StartError::Talk)
+}
+
+fn told(outcome: Outcome) -> Started {
+    match outcome {
+        Outcome::Exited(code) => Started::Ended(code),
+        Outcome::Failed(problem) => Started::Failed(problem),
+        Outcome::Lost => Started::Lost,
+    }
+}
+
+/// Where the time of a start goes, if somebody wants to know.
+#[derive(Debug)]
+pub struct Clock {
+    laps: Option<Vec<(&'static str, Instant)>>,
+}
+
+impl Clock {
+    /// Makes a clock that counts from now; one that is off costs nothing.
+    pub fn new(on: bool) -> Clock {
+        Clock {
+            laps: on.then(|| vec![("", Instant::now())]),
+        }
+    }
+
+    /// Ends a lap.
+    pub fn lap(&mut self, name: &'static str) {
+        if let Some(laps) = &mut self.laps {
+            laps.push((name, Instant::now()));
+        }
+    }
+
+    /// Tells whether somebody wants to know.
+    pub fn is_on(&self) -> bool {
+        self.laps.is_some()
+    }
+
+    /// Returns each lap with its milliseconds.
+    pub fn report(&self) -> Vec<(&'static str, f64)> {
+        let laps = self.laps.as_deref().unwrap_or_default();
+        laps.windows(2)
+            .map(|pair| {
+                (
+                    pair[1].0,
+                    pair[1].1.duration_since(pair[0].1).as_secs_f64() * 1e3,
+                )
+            })
+            .collect()
+    }
+}
+
+/// Tells whether a foreground container with a terminal has one to be attached to.
+pub fn has_terminal() -> bool {
+    terminal::is_terminal(rustix::stdio::stdin())
+}
