@@ -12,6 +12,7 @@ pub mod gate;
 pub mod image_builder;
 pub mod layout;
 pub mod ledger;
+pub mod ordinary;
 pub mod payload;
 pub mod registry;
 pub mod walk;

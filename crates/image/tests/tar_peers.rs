@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 
-use wolffia_image::tar::{Event, Header, Reader};
+use wolffia_image::tar::{EntryKind, Event, Header, Reader};
 
 /// Reads an archive in pieces; files with their content, holes as zeros.
 fn read(archive: &[u8]) -> BTreeMap<Vec<u8>, (Header, Vec<u8>)> {
@@ -100,5 +100,89 @@ fn archives_of_gnu_tar_are_read() {
         assert_eq!(files[&b"./symlink"[..]].0.link, [b't'; 180]);
         let path = format!("./{}", long.strip_prefix(&root).unwrap().display());
         assert_eq!(files[path.as_bytes()].1, b"long", "{options:?}");
+    }
+}
+
+/// Writes the same things in each format that Python knows: odd names, long names, times before 1970 and below a second, large
+/// ids, devices, attributes, global headers.
+const PYTHON: &str = r#"
+import io, sys, tarfile
+form = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}[sys.argv[1]]
+out = tarfile.open(fileobj=sys.stdout.buffer, mode="w|", format=form, encoding="utf-8", errors="surrogateescape",
+                   pax_headers={"comment": "global"} if form == tarfile.PAX_FORMAT else None)
+def add(name, kind=tarfile.REGTYPE, data=b"", **facts):
+    info = tarfile.TarInfo(name)
+    info.type, info.size = kind, len(data)
+    for key, value in facts.items():
+        setattr(info, key, value)
+    out.addfile(info, io.BytesIO(data))
+add("plain", data=b"x" * 1000, mode=0o4755, uid=1, gid=2, mtime=1)
+add("latin \udce4", data=b"1")
+add("p/" * 60 + "f" * 90, data=b"2")
+add("fifo", tarfile.FIFOTYPE)
+add("disk", tarfile.BLKTYPE, devmajor=8, devminor=17)
+add("link", tarfile.SYMTYPE, linkname="l" * 90)
+if form != tarfile.USTAR_FORMAT:
+    add("n" * 300, data=b"3", uid=4000000000, gid=3000000000, mtime=-5)
+    add("long-link", tarfile.SYMTYPE, linkname="l" * 300)
+if form == tarfile.PAX_FORMAT:
+    add("precise", mtime=1.25, pax_headers={"SCHILY.xattr.user.a": "b=c"})
+out.close()
+"#;
+
+#[test]
+fn archives_of_python_are_read() {
+    wolffia_testkit::need!(Python);
+    for form in ["ustar", "gnu", "pax"] {
+        let output = std::process::Command::new("python3")
+            .args(["-c", PYTHON, form])
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let files = read(&output.stdout);
+        let file = |name: &[u8]| &files[name];
+        let (plain, content) = file(b"plain");
+        assert_eq!(
+            (plain.mode, plain.uid, plain.gid, plain.mtime.seconds),
+            (0o4755, 1, 2, 1),
+            "{form}"
+        );
+        assert_eq!(*content, [b'x'; 1000]);
+        assert_eq!(file(b"latin \xe4").1, b"1", "{form}");
+        let long = format!("{}{}", "p/".repeat(60), "f".repeat(90));
+        assert_eq!(file(long.as_bytes()).1, b"2", "{form}");
+        let disk = &file(b"disk").0;
+        assert_eq!(
+            (disk.kind, disk.device_major, disk.device_minor),
+            (EntryKind::BlockDevice, 8, 17)
+        );
+        assert_eq!(file(b"fifo").0.kind, EntryKind::Fifo);
+        assert_eq!(file(b"link").0.link, [b'l'; 90]);
+        if form != "ustar" {
+            let (large, content) = file(&[b'n'; 300]);
+            assert_eq!(
+                (large.uid, large.gid),
+                (4_000_000_000, 3_000_000_000),
+                "{form}"
+            );
+            assert_eq!(
+                (large.mtime.seconds, content.as_slice()),
+                (-5, &b"3"[..]),
+                "{form}"
+            );
+            assert_eq!(file(b"long-link").0.link, [b'l'; 300], "{form}");
+        }
+        if form == "pax" {
+            let precise = &file(b"precise").0;
+            assert_eq!(
+                (precise.mtime.seconds, precise.mtime.nanoseconds),
+                (1, 250_000_000)
+            );
+            assert_eq!(precise.xattrs[&b"user.a"[..]], b"b=c");
+        }
     }
 }
