@@ -11,6 +11,7 @@ pub mod conductor;
 pub mod containers;
 pub mod control;
 pub mod create;
+pub mod exec;
 pub mod file;
 pub mod helper;
 pub mod home;

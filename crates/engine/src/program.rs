@@ -58,6 +58,24 @@ pub fn environment(image: &[String], given: &[String], hostname: &str, tty: bool
     variables
 }
 
+/// Returns the environment of a container with more variables.
+pub fn merged(container: &[String], given: &[String], tty: bool) -> Vec<String> {
+    let mut variables = container.to_vec();
+    if tty && !variables.iter().any(|variable| key(variable) == "TERM") {
+        variables.push("TERM=xterm".to_owned());
+    }
+    for variable in given {
+        match variables
+            .iter_mut()
+            .find(|known| key(known) == key(variable))
+        {
+            Some(known) => known.clone_from(variable),
+            None => variables.push(variable.clone()),
+        }
+    }
+    variables
+}
+
 fn key(variable: &str) -> &str {
     variable.split('=').next().unwrap_or_default()
 }

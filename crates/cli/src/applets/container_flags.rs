@@ -374,7 +374,7 @@ fn labels(arguments: &Arguments) -> Result<BTreeMap<String, String>, Failure> {
     Ok(labels)
 }
 
-fn workdir(arguments: &Arguments) -> Result<Option<String>, Failure> {
+pub(crate) fn workdir(arguments: &Arguments) -> Result<Option<String>, Failure> {
     match arguments.text("workdir")? {
         Some(path) if !path.starts_with('/') => Err(Failure::usage(format!(
             "--workdir {path}: the directory inside must be absolute"

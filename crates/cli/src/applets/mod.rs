@@ -23,6 +23,7 @@ use crate::{
 
 mod container_flags;
 mod create;
+mod exec;
 mod helper;
 mod images;
 mod import;
@@ -48,6 +49,7 @@ mod wait;
 /// Every command, in the order of the overview.
 pub(crate) static COMMANDS: &[&Command] = &[
     &run::COMMAND,
+    &exec::COMMAND,
     &ps::COMMAND,
     &logs::COMMAND,
     &create::COMMAND,

@@ -145,7 +145,7 @@ impl Streams {
 }
 
 /// Returns what the container reads from, and the relay behind it where that is a pipe of ours.
-fn input_of(wanted: bool) -> io::Result<(OwnedFd, Option<Relay>)> {
+pub(crate) fn input_of(wanted: bool) -> io::Result<(OwnedFd, Option<Relay>)> {
     if !wanted {
         return Ok((File::open("/dev/null")?.into(), None));
     }
