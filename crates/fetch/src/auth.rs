@@ -86,6 +86,18 @@ impl Authority {
         state.credential.is_some()
     }
 
+    /// Returns everything that an answer must not be quoted with.
+    pub(crate) fn secrets(&self) -> Vec<Secret> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let credential = state.credential.as_ref().map(Credential::secrets);
+        let header = state.answer.as_ref().map(|answer| {
+            // Its second word is the token.
+            let text = answer.header.expose();
+            Secret::new(text.rsplit(' ').next().unwrap_or(text))
+        });
+        credential.into_iter().flatten().chain(header).collect()
+    }
+
     /// Returns what to send, if anything was agreed on before; renews a token whose time is up.
     pub(crate) fn current(
         &self,
@@ -193,6 +205,8 @@ struct Asking {
     authorization: Option<Secret>,
     form: Option<Secret>,
     verify: bool,
+    /// What an answer must not be quoted with.
+    secrets: Vec<Secret>,
 }
 
 struct Token {
@@ -223,6 +237,7 @@ impl Asking {
         let scope = bearer.scope.as_deref().unwrap_or(scope);
         let host = realm.authority().to_owned();
         let verify = registry.is_https();
+        let secrets = credential.map(Credential::secrets).unwrap_or_default();
         if let Some(Credential::IdentityToken(token)) = credential {
             let service = bearer.service.as_deref().unwrap_or_default();
             let form = encode(&[
@@ -239,6 +254,7 @@ impl Asking {
                 authorization: None,
                 form: Some(Secret::new(form)),
                 verify,
+                secrets,
             });
         }
         let mut parameters = Vec::new();
@@ -265,6 +281,7 @@ impl Asking {
             authorization: credential.and_then(basic_header),
             form: None,
             verify,
+            secrets,
         })
     }
 
@@ -285,7 +302,13 @@ impl Asking {
             .map_err(exchange)?;
         if response.status != 200 {
             let authenticated = self.authorization.is_some() || self.form.is_some();
-            return Err(refusal(response, &self.doing, &self.host, authenticated));
+            let refusal = Refusal {
+                doing: &self.doing,
+                host: &self.host,
+                authenticated,
+                secrets: self.secrets.clone(),
+            };
+            return Err(refusal.of(response));
         }
         let body = response
             .read_all(TOKEN_ANSWER_BYTES_MAX)
@@ -368,36 +391,51 @@ struct ErrorItem {
     message: String,
 }
 
-/// Turns an answer that is no success into an error.
-pub(crate) fn refusal(response: Response, doing: &str, host: &str, authenticated: bool) -> Error {
-    let status = response.status;
-    let retry_after = crate::http::retry_after(&response);
-    let (doing, host) = (doing.to_owned(), host.to_owned());
-    if status == 404 {
-        return Error::NotFound { doing, host };
-    }
-    let reason = reason(response);
-    match status {
-        401 | 403 => Error::Denied {
-            doing,
-            host,
-            status,
-            reason,
-            authenticated,
-        },
-        429 => Error::RateLimited {
-            doing,
-            host,
-            reason,
-            retry_after,
-        },
-        _ => Error::Status {
-            doing,
-            host,
-            status,
-            reason,
-            retry_after,
-        },
+/// An answer that is no success, on its way to become an error.
+pub(crate) struct Refusal<'a> {
+    pub(crate) doing: &'a str,
+    pub(crate) host: &'a str,
+    /// Whether credentials were given.
+    pub(crate) authenticated: bool,
+    /// What was sent, and must not be quoted where the other side repeats it.
+    pub(crate) secrets: Vec<Secret>,
+}
+
+impl Refusal<'_> {
+    /// Reads the reason in the answer.
+    pub(crate) fn of(self, response: Response) -> Error {
+        let status = response.status;
+        let retry_after = crate::http::retry_after(&response);
+        let (doing, host) = (self.doing.to_owned(), self.host.to_owned());
+        if status == 404 {
+            return Error::NotFound { doing, host };
+        }
+        let mut reason = reason(response);
+        if self.secrets.iter().any(|secret| secret.is_in(&reason)) {
+            reason.clear();
+        }
+        match status {
+            401 | 403 => Error::Denied {
+                doing,
+                host,
+                status,
+                reason,
+                authenticated: self.authenticated,
+            },
+            429 => Error::RateLimited {
+                doing,
+                host,
+                reason,
+                retry_after,
+            },
+            _ => Error::Status {
+                doing,
+                host,
+                status,
+                reason,
+                retry_after,
+            },
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 //! [`Download`] is a reader. It asks for the whole blob and hands on what comes, in the thread that reads. When the
 //! connection breaks, stalls or the registry has a bad moment, it pauses ([`crate::retry`]) and asks again *from the byte where it
 //! broke*; a source that knows no spans is read from the start and what was handed on already is skipped. Tries are
-//! counted since the last byte of progress, resumes in all: both are bounded, so that the reader ends.
+//! counted since the last progress, resumes in all: both are bounded, so that the reader ends.
 //!
 //! *Parallel spans* only where they pay. One stream is the cheapest way to read, and where the reader, which inflates and
 //! writes, is what holds things up, more streams bring nothing. So the reader measures ([`Pace`]): if it mostly waits for the

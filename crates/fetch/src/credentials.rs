@@ -41,6 +41,21 @@ pub enum Credential {
     RegistryToken(Secret),
 }
 
+impl Credential {
+    /// Returns what of it nobody may see.
+    pub(crate) fn secrets(&self) -> Vec<Secret> {
+        match self {
+            Self::Password { password, .. } => {
+                let header = crate::auth::basic_header(self);
+                let encoded =
+                    header.map(|header| Secret::new(header.expose().replace("Basic ", "")));
+                std::iter::once(password.clone()).chain(encoded).collect()
+            }
+            Self::IdentityToken(token) | Self::RegistryToken(token) => vec![token.clone()],
+        }
+    }
+}
+
 /// Why credentials cannot be read or kept.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialError {

@@ -233,6 +233,12 @@ impl Error {
         matches!(self, Self::NotFound { .. })
     }
 
+    /// Tells whether nobody listens there.
+    pub(crate) fn is_refused_connection(&self) -> bool {
+        matches!(self, Self::Exchange { source: Fault::Connect(error), .. }
+            if error.kind() == io::ErrorKind::ConnectionRefused)
+    }
+
     /// Returns how long the other side asked us to wait.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {

@@ -17,6 +17,8 @@ pub struct Limits {
     pub answer: Duration,
     /// How long no byte may come in the middle of an answer.
     pub stall: Duration,
+    /// The time in which an answer must bring some KiB, however often a byte comes.
+    pub trickle: Duration,
     /// How often one request is tried in a row without a byte of progress.
     pub tries: u32,
     /// How often one blob may be resumed in all, whatever progress was made: bounds a registry that cuts every answer.
@@ -36,6 +38,7 @@ impl Default for Limits {
             connect: Duration::from_secs(20),
             answer: Duration::from_mins(1),
             stall: Duration::from_secs(30),
+            trickle: Duration::from_mins(1),
             tries: 5,
             resumes: 1000,
             pause: Duration::from_millis(250),

@@ -14,20 +14,36 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::limits::Limits;
 
+/// A refused connection is tried once more only: a typing error in a port should not take seconds to be told.
+const TRIES_IF_REFUSED: u32 = 2;
+
 /// Counts the failures of one request, in a number that its owner sets to nothing when bytes have come.
 #[derive(Debug)]
 pub(crate) struct Tries<'a> {
     limits: &'a Limits,
     failures: &'a mut u32,
+    first_contact: bool,
 }
 
 impl<'a> Tries<'a> {
     pub(crate) fn new(limits: &'a Limits, failures: &'a mut u32) -> Self {
-        Self { limits, failures }
+        Self {
+            limits,
+            failures,
+            first_contact: false,
+        }
+    }
+
+    /// Returns the same for a host that may never have answered: where nobody listens, waiting is in vain.
+    fn of_first_contact(self) -> Self {
+        Self {
+            first_contact: true,
+            ..self
+        }
     }
 
     /// Takes a failure: returns the pause after which to try again, or the error to give up with.
-    pub(crate) fn failed(&mut self, doing: &str, error: Error) -> Result<Duration, Error> {
+    pub(crate) fn failed(self, doing: &str, error: Error) -> Result<Duration, Error> {
         if !error.is_transient() {
             return Err(error);
         }
@@ -36,7 +52,12 @@ impl<'a> Tries<'a> {
         if asked.is_some_and(|asked| asked > self.limits.retry_after_max) {
             return Err(error);
         }
-        if *self.failures >= self.limits.tries {
+        let tries = if self.first_contact && error.is_refused_connection() {
+            TRIES_IF_REFUSED
+        } else {
+            self.limits.tries
+        };
+        if *self.failures >= tries {
             return Err(Error::GivenUp {
                 doing: doing.to_owned(),
                 tries: *self.failures,
@@ -71,7 +92,8 @@ pub(crate) fn run<T>(
         match attempt() {
             Ok(value) => return Ok(value),
             Err(error) => {
-                let pause = Tries::new(limits, &mut failures).failed(doing, error)?;
+                let tries = Tries::new(limits, &mut failures);
+                let pause = tries.of_first_contact().failed(doing, error)?;
                 std::thread::sleep(pause);
             }
         }

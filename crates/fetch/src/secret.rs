@@ -21,6 +21,11 @@ impl Secret {
         &self.0
     }
 
+    /// Tells whether a text quotes this one.
+    pub(crate) fn is_in(&self, text: &str) -> bool {
+        !self.0.is_empty() && text.contains(&self.0)
+    }
+
     /// Tells whether the text is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

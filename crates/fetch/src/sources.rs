@@ -46,12 +46,13 @@ pub trait Source: fmt::Debug + Send + Sync {
 
     /// Opens a blob at `span`, within `0..blob.size`. Blocks until the bytes begin to come.
     ///
-    /// The bytes are *not* verified. One failure is reported at once; trying again is the caller's business.
+    /// The bytes are *not* verified. One failure is reported at once; trying again is the caller's business. `failures` is
+    /// how often in a row it was tried before: a source with several places goes on to the next.
     ///
     /// # Errors
     /// Fails where the blob is not there, or not of the announced size. The stream's errors are
     /// [`Error`]s inside an [`std::io::Error`].
-    fn open(&self, blob: &Descriptor, span: Range<u64>) -> Result<Stream, Error>;
+    fn open(&self, blob: &Descriptor, span: Range<u64>, failures: u32) -> Result<Stream, Error>;
 
     /// Returns how many spans of one blob are worth reading at once: 1 for a local file.
     fn parallel_hint(&self) -> usize;

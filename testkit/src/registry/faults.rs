@@ -48,6 +48,13 @@ pub enum Fault {
     ShortRange,
     /// The announced length is one too many.
     WrongLength,
+    /// A byte comes every so many milliseconds.
+    Trickle {
+        /// How many.
+        pause_ms: u64,
+    },
+    /// The answer is 403, and its message repeats what the client sent as `Authorization`.
+    Echo,
 }
 
 /// The rules, and the generator.

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 use wolffia_image::Digest;
@@ -109,7 +110,7 @@ fn serve(
             .then(|| state.faults.next(answer.kind, at_store, answer.span.len()))
             .flatten();
         if let Some(fault) = fault {
-            alter(&mut answer, fault);
+            alter(&mut answer, request, fault);
         }
         let query = if request.query.is_empty() { "" } else { "?" };
         state.served.push(Served {
@@ -126,7 +127,7 @@ fn serve(
 }
 
 /// Changes what an answer says.
-fn alter(answer: &mut Answer, fault: Fault) {
+fn alter(answer: &mut Answer, request: &Request, fault: Fault) {
     match fault {
         Fault::Status {
             status,
@@ -137,6 +138,12 @@ fn alter(answer: &mut Answer, fault: Fault) {
             answer
                 .headers
                 .extend(retry_after_seconds.map(|seconds| ("Retry-After", seconds.to_string())));
+        }
+        Fault::Echo => {
+            let header = request.authorization.as_deref().unwrap_or_default();
+            let message = format!("not with {header}");
+            let errors = json!({ "errors": [{ "code": "DENIED", "message": message }] });
+            *answer = error(answer.kind, 403, &errors.to_string());
         }
         Fault::IgnoreRange if answer.status == 206 => {
             answer.status = 200;
@@ -197,6 +204,14 @@ fn send(
             let mut nothing = [0; 64];
             while stream.read(&mut nothing)? > 0 {}
             Ok(false)
+        }
+        Some(Fault::Trickle { pause_ms }) => {
+            for byte in body {
+                stream.write_all(&[*byte])?;
+                stream.flush()?;
+                std::thread::sleep(Duration::from_millis(pause_ms));
+            }
+            Ok(true)
         }
         Some(Fault::WrongLength) => {
             stream.write_all(body)?;

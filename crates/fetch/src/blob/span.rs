@@ -16,10 +16,9 @@ use crate::sources::{Source, Stream};
 /// What is skipped at a time, where a source sends again what was already handed on.
 const SKIP_BYTES: usize = 64 << 10;
 
-/// A stream must bring at least [`TRICKLE_BYTES_MIN`] in this time, or it counts as stalled: a server that sends a byte
-/// now and then would else never end.
-const TRICKLE_WINDOW: Duration = Duration::from_mins(1);
-const TRICKLE_BYTES_MIN: u64 = 16 << 10;
+/// Fewer bytes are no progress: neither after a failure, nor in the time of [`Limits::trickle`](crate::Limits). A server that
+/// sends a byte now and then would else never end.
+const PROGRESS_BYTES_MIN: u64 = 16 << 10;
 
 /// Reads a span of a blob, resuming where the stream broke.
 pub(super) struct SpanReader {
@@ -30,6 +29,8 @@ pub(super) struct SpanReader {
     end: u64,
     stream: Option<Stream>,
     failures: u32,
+    /// Where the first of these failures was.
+    failed_at: u64,
     resumes_left: u32,
     window: (Instant, u64),
     strict: bool,
@@ -47,6 +48,7 @@ impl SpanReader {
             end: span.end,
             stream: None,
             failures: 0,
+            failed_at: span.start,
             resumes_left,
             window: (Instant::now(), span.start),
             strict: false,
@@ -88,7 +90,9 @@ impl SpanReader {
             match self.try_read(&mut buffer[..wanted]) {
                 Ok(length) => {
                     self.position += u64::try_from(length).unwrap_or(0);
-                    self.failures = 0;
+                    if self.position - self.failed_at >= PROGRESS_BYTES_MIN {
+                        self.failures = 0;
+                    }
                     if self.position == self.end {
                         self.finish();
                     }
@@ -96,6 +100,9 @@ impl SpanReader {
                 }
                 Err(error) => {
                     self.stream = None;
+                    if self.failures == 0 {
+                        self.failed_at = self.position;
+                    }
                     std::thread::sleep(self.pause_after(error)?);
                 }
             }
@@ -112,7 +119,7 @@ impl SpanReader {
 
     fn pause_after(&mut self, error: Error) -> Result<Duration, Error> {
         let source = Arc::clone(&self.source);
-        let mut tries = Tries::new(source.limits(), &mut self.failures);
+        let tries = Tries::new(source.limits(), &mut self.failures);
         let pause = tries.failed(&self.doing, error)?;
         if self.resumes_left == 0 {
             return Err(Error::Restless {
@@ -144,7 +151,8 @@ impl SpanReader {
 
     /// Opens the source at the current position, or before it and skips.
     fn open(&mut self) -> Result<Stream, Error> {
-        let mut stream = self.source.open(&self.blob, self.position..self.end)?;
+        let span = self.position..self.end;
+        let mut stream = self.source.open(&self.blob, span, self.failures)?;
         if self.strict && stream.start != self.position {
             return Err(Error::NoSpans);
         }
@@ -164,12 +172,12 @@ impl SpanReader {
 
     fn check_trickle(&mut self, length: usize) -> Result<(), Error> {
         let (since, from) = self.window;
-        if since.elapsed() < TRICKLE_WINDOW {
+        if since.elapsed() < self.source.limits().trickle {
             return Ok(());
         }
         let now_at = self.position + u64::try_from(length).unwrap_or(0);
         self.window = (Instant::now(), now_at);
-        if now_at - from >= TRICKLE_BYTES_MIN {
+        if now_at - from >= PROGRESS_BYTES_MIN {
             return Ok(());
         }
         Err(Error::Exchange {

@@ -147,7 +147,7 @@ impl Source for OciLayout {
         )
     }
 
-    fn open(&self, blob: &Descriptor, span: Range<u64>) -> Result<Stream, Error> {
+    fn open(&self, blob: &Descriptor, span: Range<u64>, _failures: u32) -> Result<Stream, Error> {
         let path = self.blob_path(&blob.digest);
         let failed = |source| Error::File {
             path: path.clone(),

@@ -39,6 +39,9 @@ mod endpoint;
 /// Spans of one blob read at once, where the wire and not this machine is what holds things up.
 const PARALLEL_SPANS: usize = 4;
 
+/// A mirror that fails so often in a row is left for the next place.
+const FAILURES_PER_PLACE: u32 = 2;
+
 /// One image in a registry.
 #[derive(Debug)]
 pub struct Registry {
@@ -166,13 +169,15 @@ impl Source for Registry {
         )
     }
 
-    fn open(&self, blob: &Descriptor, span: Range<u64>) -> Result<Stream, Error> {
+    fn open(&self, blob: &Descriptor, span: Range<u64>, failures: u32) -> Result<Stream, Error> {
         let doing = format!("fetching {}", blob.digest.short());
-        // Another place helps only where this one has not got the blob: what is transient is tried again here.
-        let preferred = self.preferred.load(Ordering::Relaxed);
-        let first = self.places[preferred].blob(&self.client, &doing, blob, span.clone());
+        let count = self.places.len();
+        // What is transient is tried again at the same place at first, then at the next.
+        let moved = usize::try_from(failures / FAILURES_PER_PLACE).unwrap_or(0);
+        let number = (self.preferred.load(Ordering::Relaxed) + moved) % count;
+        let first = self.places[number].blob(&self.client, &doing, blob, span.clone());
         match first {
-            Err(error) if self.places.len() > 1 && !error.is_transient() => {
+            Err(error) if count > 1 && !error.is_transient() => {
                 self.at_places(|place| place.blob(&self.client, &doing, blob, span.clone()))
             }
             first => first,

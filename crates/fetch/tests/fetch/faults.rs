@@ -2,11 +2,13 @@
 //! A registry that cuts, stalls, lies or refuses: the right bytes or a typed error, within a time, and never a hang.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::common::{environment, image, open, pull, read, story};
 use wolffia_fetch::{Error, Source};
 use wolffia_image::Platform;
+use wolffia_testkit::image_builder::Image;
 use wolffia_testkit::registry::{Auth, Fault, On, Options, Registry};
 
 /// What should come of a fault.
@@ -57,7 +59,8 @@ fn each_fault_ends_in_right_bytes_or_a_typed_error() {
         (On::Blob, 1, cut(0), Outcome::Right),
         (On::Blob, 3, cut(100_000), Outcome::Right),
         (On::Blob, ALWAYS, cut(100_000), Outcome::Right),
-        (On::Blob, ALWAYS, cut(1_000), Outcome::Restless),
+        (On::Blob, ALWAYS, cut(1_000), Outcome::GivenUp),
+        (On::Blob, ALWAYS, cut(17_000), Outcome::Restless),
         (On::Blob, ALWAYS, cut(0), Outcome::GivenUp),
         (On::Blob, 2, stall(5_000), Outcome::Right),
         (On::Blob, ALWAYS, stall(0), Outcome::GivenUp),
@@ -76,6 +79,14 @@ fn each_fault_ends_in_right_bytes_or_a_typed_error() {
         (On::Blob, 3, status(504, None), Outcome::Right),
         (On::Blob, ALWAYS, status(500, None), Outcome::GivenUp),
         (On::Blob, 1, Fault::WrongLength, Outcome::Size),
+        (On::Blob, 1, Fault::Trickle { pause_ms: 30 }, Outcome::Right),
+        (
+            On::Blob,
+            ALWAYS,
+            Fault::Trickle { pause_ms: 30 },
+            Outcome::GivenUp,
+        ),
+        (On::Blob, 1, Fault::Echo, Outcome::Denied),
         (On::Manifest, 1, cut(10), Outcome::Right),
         (On::Manifest, ALWAYS, cut(10), Outcome::GivenUp),
         (On::Manifest, ALWAYS, stall(10), Outcome::GivenUp),
@@ -94,28 +105,40 @@ fn each_fault_ends_in_right_bytes_or_a_typed_error() {
         (On::Token, 1, status(401, None), Outcome::Denied),
     ];
     let original = image(&[400_000]);
-    for (on, times, fault, expected) in cases {
-        for redirect in [None, Some(3)] {
-            let registry = Registry::start_with(Options {
-                auth: Auth::anonymous_token(),
-                redirect,
-                ..Options::default()
+    let rows: Vec<_> = cases
+        .iter()
+        .flat_map(|case| [(case, None), (case, Some(3))])
+        .collect();
+    let next = AtomicUsize::new(0);
+    // Most of a row is waiting.
+    std::thread::scope(|scope| {
+        for _worker in 0..12 {
+            scope.spawn(|| {
+                while let Some((case, redirect)) = rows.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    try_row(&original, case, *redirect);
+                }
             });
-            let name = registry.put("a/b", "c", &original);
-            registry.fault(on, times, fault);
-            let home = tempfile::tempdir().unwrap();
-            let begun = Instant::now();
-            let result = pull(&open(&name, &environment(home.path())), &original);
-            let what = format!("{on:?} {times} {fault:?} {redirect:?}");
-            let found = outcome(&result);
-            assert!(
-                found == expected,
-                "{what}: {found:?}: {}",
-                result.err().map(|error| story(&error)).unwrap_or_default()
-            );
-            assert!(begun.elapsed() < TIME_MAX, "{what}: {:?}", begun.elapsed());
         }
-    }
+    });
+}
+
+fn try_row(original: &Image, case: &(On, u32, Fault, Outcome), redirect: Option<u32>) {
+    let (on, times, fault, expected) = *case;
+    let registry = Registry::start_with(Options {
+        auth: Auth::anonymous_token(),
+        redirect,
+        ..Options::default()
+    });
+    let name = registry.put("a/b", "c", original);
+    registry.fault(on, times, fault);
+    let home = tempfile::tempdir().unwrap();
+    let begun = Instant::now();
+    let result = pull(&open(&name, &environment(home.path())), original);
+    let what = format!("{on:?} {times} {fault:?} {redirect:?}");
+    let found = outcome(&result);
+    let said = result.err().map(|error| story(&error)).unwrap_or_default();
+    assert!(found == expected, "{what}: {found:?}: {said}");
+    assert!(begun.elapsed() < TIME_MAX, "{what}: {:?}", begun.elapsed());
 }
 
 #[test]
@@ -210,6 +233,7 @@ fn seeded_misbehaviour_never_harms_a_byte() {
         let home = tempfile::tempdir().unwrap();
         let mut limits = crate::common::limits();
         limits.tries = 40;
+        limits.resumes = 400;
         let source =
             wolffia_fetch::sources::open(&name, &environment(home.path()), limits).unwrap();
         let source: Arc<dyn Source> = Arc::from(source);

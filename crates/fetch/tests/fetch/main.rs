@@ -6,6 +6,8 @@
 mod common;
 mod faults;
 mod parallel;
+mod proxied;
 mod real;
 mod registry;
+mod secrets;
 mod secured;

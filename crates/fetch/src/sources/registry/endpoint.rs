@@ -12,7 +12,7 @@ use wolffia_image::manifest::{MANIFEST_BYTES_MAX, media_type};
 use wolffia_image::{Descriptor, Digest};
 
 use crate::address::Address;
-use crate::auth::{Authority, refusal};
+use crate::auth::{Authority, Refusal};
 use crate::challenge;
 use crate::credentials::Credential;
 use crate::error::Error;
@@ -357,7 +357,13 @@ impl Endpoint {
     }
 
     pub(super) fn refused(&self, response: Response, doing: &str) -> Error {
-        refusal(response, doing, &self.host, self.authority.is_known())
+        Refusal {
+            doing,
+            host: &self.host,
+            authenticated: self.authority.is_known(),
+            secrets: self.authority.secrets(),
+        }
+        .of(response)
     }
 }
 
