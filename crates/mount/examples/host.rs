@@ -18,14 +18,14 @@ use std::{
 use anyhow::{Context, Result, bail};
 use rustix::{
     event::{PollFd, PollFlags, poll},
-    fs::{Mode, OFlags},
+    fs::{Gid, Mode, OFlags, Uid},
 };
 use wolffia_mount::{WorkDir, host};
 use wolffia_sys::{
     idmap::{Mapping, Wish, write_maps},
     mount::{Bind, FileSystem, Pivot, Step, enter_root},
     namespace::Namespaces,
-    process::{Ended, PidFd, clone_into},
+    process::{Ended, PidFd, become_user, clone_into},
 };
 
 fn main() -> ExitCode {
@@ -64,6 +64,13 @@ fn run(words: &[OsString]) -> Result<u8> {
         drop(opener.take());
         if rustix::io::read(&gate, &mut [0; 1][..]) != Ok(1) {
             return 125;
+        }
+        if let Mapping::RootRange(_) = mapping {
+            // The machine's root has no id inside until it takes one.
+            let (user, group) = (Uid::from_raw(0), Gid::from_raw(0));
+            if become_user(user, group).is_err() {
+                return 125;
+            }
         }
         report(conduct(&state, &mapping, &private, link, command))
     })?;
