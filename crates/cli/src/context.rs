@@ -66,6 +66,17 @@ impl Context {
         Ok(self.home.get_or_init(|| home))
     }
 
+    /// Returns where the state root is or would be; touches nothing.
+    pub(crate) fn place(&self) -> Result<PathBuf, Failure> {
+        Home::locate(self.root.as_deref()).map_err(|error| {
+            let failure = Failure::from_error(&error);
+            match error.hint() {
+                Some(hint) => failure.help(hint),
+                None => failure,
+            }
+        })
+    }
+
     /// Returns the store, opened on first use.
     pub(crate) fn store(&self) -> Result<&Store, Failure> {
         if let Some(store) = self.store.get() {

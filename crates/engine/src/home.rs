@@ -85,11 +85,15 @@ impl HomeError {
 impl Home {
     /// Finds the state root and makes it if it is missing.
     pub fn open(explicit: Option<&Path>) -> Result<Home, HomeError> {
-        let root = match explicit {
-            Some(path) => path.to_owned(),
-            None => default_root()?,
-        };
-        Home::at(root)
+        Home::at(Home::locate(explicit)?)
+    }
+
+    /// Returns where the state root is or would be; touches nothing.
+    pub fn locate(explicit: Option<&Path>) -> Result<PathBuf, HomeError> {
+        match explicit {
+            Some(path) => Ok(path.to_owned()),
+            None => default_root(),
+        }
     }
 
     fn at(root: PathBuf) -> Result<Home, HomeError> {

@@ -99,7 +99,7 @@ fn conduct(
     command: &[OsString],
 ) -> Result<u8> {
     fs::create_dir_all(state)?;
-    let directory = (0..)
+    let directory = (0..1000)
         .map(|number| state.join(format!("container-{number}")))
         .find(|directory| fs::create_dir(directory).is_ok())
         .context("a free name")?;

@@ -28,6 +28,7 @@
 //! Without /dev/fuse the machine's own directories are mounted below a tree of directories: new files can be made
 //! everywhere, existing ones cannot be changed. [`HostRoot::notes`] says so.
 
+mod etc;
 mod exposure;
 mod nodes;
 mod prepare;

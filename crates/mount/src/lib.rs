@@ -7,9 +7,11 @@
 //! | get the mounts | [`SnapshotDriver::prepare`] with an image's root and a container's [`WorkDir`] |
 //! | throw away, or keep, what a container changed | [`WorkDir::discard`], [`WorkDir::commit`] |
 //! | run on this machine's own files | [`host`] |
+//! | say what is missing here | [`doctor::examine`] |
 //! | serve a file system | [`fuse`] |
 
 pub mod choice;
+pub mod doctor;
 pub mod drivers;
 pub mod fuse;
 pub mod host;

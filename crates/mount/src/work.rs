@@ -205,7 +205,9 @@ fn copy_attributes(model: &Path, new: &Path) -> Result<(), Errno> {
         listed => listed?,
     };
     for name in names[..length].split(|byte| *byte == 0) {
-        if name.is_empty() || name.starts_with(b"user.overlay.") {
+        // Those that are escaped for the image's sake begin with `user.overlay.overlay.` and belong to it.
+        let escaped = name.starts_with(b"user.overlay.overlay.");
+        if name.is_empty() || (name.starts_with(b"user.overlay.") && !escaped) {
             continue;
         }
         let mut value = vec![0; XATTR_BYTES_MAX];
@@ -241,7 +243,7 @@ mod tests {
         fs::write(closed.join("file"), b"x").expect("a file");
         fs::create_dir_all(work.work().join("work")).expect("directories");
         for path in [closed, work.work().join("work")] {
-            fs::set_permissions(path, fs::Permissions::from_mode(0)).expect("a mode");
+            fs::set_permissions(path, fs::Permissions::from_mode(0o000)).expect("a mode");
         }
         work.discard().expect("removed");
         work.discard().expect("nothing to remove");

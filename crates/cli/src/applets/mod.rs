@@ -23,10 +23,12 @@ use crate::{
 
 mod container_flags;
 mod create;
+mod doctor;
 mod exec;
 mod helper;
 mod images;
 mod import;
+mod info;
 mod init;
 mod inspect;
 mod kill;
@@ -67,6 +69,8 @@ pub(crate) static COMMANDS: &[&Command] = &[
     &login::COMMAND,
     &logout::COMMAND,
     &system::COMMAND,
+    &doctor::COMMAND,
+    &info::COMMAND,
     &version::COMMAND,
 ];
 

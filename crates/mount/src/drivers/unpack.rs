@@ -163,7 +163,7 @@ impl Copy {
                         .map_err(system("making", &path))?;
                     directories.push((path, stat));
                 } else {
-                    self.leaf(path, &stat)?;
+                    self.leaf(&path, &stat)?;
                 }
             }
         }
@@ -190,29 +190,29 @@ impl Copy {
         list().map_err(system("listing", directory))
     }
 
-    fn leaf(&mut self, path: PathBuf, stat: &Stat) -> Result<(), UnpackError> {
+    fn leaf(&mut self, path: &Path, stat: &Stat) -> Result<(), UnpackError> {
         if stat.st_nlink > 1 {
             if let Some(first) = self.linked.get(&stat.st_ino) {
-                return rustix::fs::linkat(&self.to, first, &self.to, &path, AtFlags::empty())
-                    .map_err(system("linking", &path));
+                return rustix::fs::linkat(&self.to, first, &self.to, path, AtFlags::empty())
+                    .map_err(system("linking", path));
             }
-            self.linked.insert(stat.st_ino, path.clone());
+            self.linked.insert(stat.st_ino, path.to_owned());
         }
         match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => self.file(&path, stat)?,
+            FileType::RegularFile => self.file(path, stat)?,
             FileType::Symlink => {
-                rustix::fs::readlinkat(&self.from, &path, Vec::new())
-                    .and_then(|target| rustix::fs::symlinkat(target, &self.to, &path))
-                    .map_err(system("writing", &path))?;
+                rustix::fs::readlinkat(&self.from, path, Vec::new())
+                    .and_then(|target| rustix::fs::symlinkat(target, &self.to, path))
+                    .map_err(system("writing", path))?;
             }
             FileType::Fifo => {
-                rustix::fs::mknodat(&self.to, &path, FileType::Fifo, Mode::RUSR, 0)
-                    .map_err(system("writing", &path))?;
+                rustix::fs::mknodat(&self.to, path, FileType::Fifo, Mode::RUSR, 0)
+                    .map_err(system("writing", path))?;
             }
             // The store writes nothing else.
             _ => return Ok(()),
         }
-        self.dress(&path, stat)
+        self.dress(path, stat)
     }
 
     fn file(&mut self, path: &Path, stat: &Stat) -> Result<(), UnpackError> {

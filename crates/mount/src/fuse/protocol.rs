@@ -211,7 +211,7 @@ impl Reply {
 
     /// Answers INIT.
     pub(crate) fn init(&mut self, minor: u32, readahead_bytes: u32, flags: u32, flags2: u32) {
-        /// Pages of one READ: 1 MiB, the kernel's usual bound (fs.fuse.max_pages_limit).
+        /// Pages of one READ: 1 MiB, the kernel's usual bound (`fs.fuse.max_pages_limit`).
         const PAGES_MAX: u16 = 256;
         /// Requests in flight that nobody waits for.
         const BACKGROUND_MAX: u16 = 64;

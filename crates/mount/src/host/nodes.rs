@@ -15,7 +15,7 @@ use crate::fuse::protocol::ROOT_NODE;
 
 /// Nodes at most: 64 bytes of ours each. A /usr has 100,000 to 1,000,000.
 const NODES_MAX: usize = 4_000_000;
-/// Depth at most: the kernel's PATH_MAX of one-letter names.
+/// Depth at most: the kernel's `PATH_MAX` of one-letter names.
 const DEPTH_MAX: usize = 2048;
 /// The first id that a record can have.
 const FIRST: u64 = ROOT_NODE + 1;
@@ -78,7 +78,8 @@ impl Nodes {
         if self.starts.len() >= NODES_MAX {
             return Err(Errno::NOMEM);
         }
-        let id = u32::try_from(FIRST as usize + self.starts.len()).map_err(|_| Errno::NOMEM)?;
+        let id = FIRST + self.starts.len() as u64;
+        let id = u32::try_from(id).map_err(|_| Errno::NOMEM)?;
         let start = u32::try_from(self.bytes.len()).map_err(|_| Errno::NOMEM)?;
         self.starts.push(start);
         self.bytes.extend_from_slice(&parent.to_ne_bytes());

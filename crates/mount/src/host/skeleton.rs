@@ -7,22 +7,19 @@
 //! sizes and modes of everything that is copied), so a changed /etc makes a new one: each start looks at some hundred
 //! files and copies nothing. Users hold a shared lock; one that nobody holds and that is not current is removed.
 //!
-//! What is taken from /etc is an allow-list of names ([`ETC`]), below those only what others may read, and nothing that looks
-//! like a secret by its name or content ([`is_secret`]). shadow and gshadow are generated: no password is valid, so
+//! What is taken from /etc is an allow-list of names ([`etc`]), below those only what others may read, and nothing that looks
+//! like a secret by its name or content ([`etc::is_secret`]). shadow and gshadow are generated: no password is valid, so
 //! `su` works for root and for nobody else.
 
 use std::{
     collections::hash_map::DefaultHasher,
-    ffi::OsStr,
+    fmt::Write as _,
     fs,
     hash::{Hash, Hasher},
     io,
     os::{
         fd::OwnedFd,
-        unix::{
-            ffi::OsStrExt,
-            fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, symlink},
-        },
+        unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, symlink},
     },
     path::{Path, PathBuf},
 };
@@ -33,6 +30,7 @@ use rustix::{
 };
 use thiserror::Error;
 
+use super::etc;
 use crate::work::remove_tree;
 
 /// Changes when a skeleton is made otherwise from the same files.
@@ -96,206 +94,6 @@ const LINKS: &[(&str, &str)] = &[("var/run", "/run"), ("var/lock", "/run/lock")]
 
 /// Top-level names that are links into /usr on machines with a merged /usr.
 const MERGED: &[&str] = &["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
-
-/// What of /etc is copied: settings of programs that anybody runs, and what package tools work on.
-const ETC: &[&str] = &[
-    // who is who, and what things are called
-    "passwd",
-    "group",
-    "nsswitch.conf",
-    "host.conf",
-    "gai.conf",
-    "networks",
-    "protocols",
-    "services",
-    "rpc",
-    "ethertypes",
-    "shells",
-    "login.defs",
-    "adduser.conf",
-    "deluser.conf",
-    "default",
-    "skel",
-    "pam.conf",
-    "pam.d",
-    "security",
-    "environment",
-    // the machine's face
-    "os-release",
-    "debian_version",
-    "lsb-release",
-    "redhat-release",
-    "fedora-release",
-    "system-release",
-    "centos-release",
-    "almalinux-release",
-    "rocky-release",
-    "SuSE-release",
-    "arch-release",
-    "alpine-release",
-    "gentoo-release",
-    "issue",
-    "issue.net",
-    "motd",
-    "localtime",
-    "timezone",
-    "locale.alias",
-    "locale.conf",
-    "locale.gen",
-    "mtab",
-    "mime.types",
-    "magic",
-    "magic.mime",
-    // libraries and shells
-    "ld.so.cache",
-    "ld.so.conf",
-    "ld.so.conf.d",
-    "profile",
-    "profile.d",
-    "bash.bashrc",
-    "bash.bash_logout",
-    "bashrc",
-    "bash_completion",
-    "bash_completion.d",
-    "csh.cshrc",
-    "csh.login",
-    "inputrc",
-    "zsh",
-    "zshrc",
-    "zshenv",
-    "zprofile",
-    "fish",
-    "terminfo",
-    "screenrc",
-    "tmux.conf",
-    "DIR_COLORS",
-    "GREP_COLORS",
-    // package tools
-    "alternatives",
-    "apt",
-    "dpkg",
-    "debconf.conf",
-    "ucf.conf",
-    "pacman.conf",
-    "pacman.d",
-    "makepkg.conf",
-    "yum",
-    "yum.conf",
-    "yum.repos.d",
-    "dnf",
-    "rpm",
-    "zypp",
-    "apk",
-    "portage",
-    "kernel-img.conf",
-    "cron.d",
-    "cron.daily",
-    "cron.hourly",
-    "cron.weekly",
-    "cron.monthly",
-    "init.d",
-    "rc0.d",
-    "rc1.d",
-    "rc2.d",
-    "rc3.d",
-    "rc4.d",
-    "rc5.d",
-    "rc6.d",
-    "rcS.d",
-    "systemd",
-    "tmpfiles.d",
-    "sysctl.d",
-    "sysusers.d",
-    "modprobe.d",
-    "modules-load.d",
-    "binfmt.d",
-    "logrotate.d",
-    "logrotate.conf",
-    "update-motd.d",
-    "mke2fs.conf",
-    "e2scrub.conf",
-    "dhcp",
-    "udev",
-    "init",
-    "insserv.conf.d",
-    "perl",
-    "python",
-    "python2.7",
-    "python3",
-    // languages and tools
-    "python3.9",
-    "python3.10",
-    "python3.11",
-    "python3.12",
-    "python3.13",
-    "python3.14",
-    "java",
-    "java-8-openjdk",
-    "java-11-openjdk",
-    "java-17-openjdk",
-    "java-21-openjdk",
-    "java-25-openjdk",
-    "jvm",
-    "maven",
-    "gradle",
-    "ghc",
-    "R",
-    "octave.conf",
-    "sgml",
-    "xml",
-    "emacs",
-    "vim",
-    "vimrc",
-    "nanorc",
-    "gitconfig",
-    "mercurial",
-    "subversion",
-    "wgetrc",
-    "curlrc",
-    "gdb",
-    "lsb-base",
-    "groff",
-    "manpath.config",
-    "man_db.conf",
-    "papersize",
-    "fonts",
-    "X11",
-    "xdg",
-    "gtk-2.0",
-    "gtk-3.0",
-    "dconf",
-    "glvnd",
-    "OpenCL",
-    "vulkan",
-    "ImageMagick-6",
-    "ImageMagick-7",
-    "texmf",
-    "ghostscript",
-    "libpaper.d",
-    "mailcap",
-    "mailcap.order",
-    "lynx",
-    "w3m",
-    "rmt",
-    "opt",
-    "calendar",
-    // certificates of authorities
-    "ca-certificates",
-    "ca-certificates.conf",
-    "ssl",
-    "pki",
-    "crypto-policies",
-    "gss",
-    "libaudit.conf",
-    "iproute2",
-    "netconfig",
-    "bindresvport.blacklist",
-    "debuginfod",
-    "lighttpd",
-    "apache2",
-    "nginx",
-    "httpd",
-];
 
 /// A skeleton, for as long as it is held.
 #[derive(Debug)]
@@ -461,7 +259,7 @@ impl Sources {
             links: links.collect(),
             entries: Vec::new(),
         };
-        for name in ETC {
+        for name in etc::listed() {
             sources.add(machine, &Path::new("etc").join(name), 0);
         }
         sources
@@ -473,7 +271,7 @@ impl Sources {
         let Ok(found) = fs::symlink_metadata(&place) else {
             return;
         };
-        if self.entries.len() >= ENTRIES_MAX || depth > DEPTH_MAX || is_secret(path) {
+        if self.entries.len() >= ENTRIES_MAX || depth > DEPTH_MAX || etc::is_secret(path) {
             return;
         }
         let mode = found.mode() & 0o7777;
@@ -485,7 +283,6 @@ impl Sources {
         } else if kind.is_file() && mode & OTHERS_READ != 0 && found.len() <= FILE_BYTES_MAX {
             Kind::File
         } else {
-            debug_assert!(!kind.is_file() || !kind.is_socket());
             return;
         };
         self.entries.push(Source {
@@ -573,7 +370,7 @@ fn copy_file(entry: &Source, from: &Path, to: &Path, budget: &mut u64) -> Result
         &mut bytes,
     );
     let length = bytes.len() as u64;
-    if read.is_err() || length > *budget || holds_private_key(&bytes) {
+    if read.is_err() || length > *budget || etc::holds_private_key(&bytes) {
         return Ok(());
     }
     *budget -= length;
@@ -589,40 +386,6 @@ fn copy_file(entry: &Source, from: &Path, to: &Path, budget: &mut u64) -> Result
     };
     rustix::fs::utimensat(rustix::fs::CWD, to, &times, rustix::fs::AtFlags::empty())
         .map_err(failed("setting the times of", to))
-}
-
-/// Says whether a path is that of a secret, whatever its mode. The allow-list keeps most out; this is the second line.
-fn is_secret(path: &Path) -> bool {
-    const NAMES: &[&str] = &[
-        "private",
-        "auth.conf",
-        "auth.conf.d",
-        "opasswd",
-        "credentials",
-        "keytab",
-    ];
-    const ENDINGS: &[&str] = &[
-        ".key",
-        "_key",
-        ".keytab",
-        ".p12",
-        ".pfx",
-        ".jks",
-        ".htpasswd",
-        ".netrc",
-    ];
-    const PARTS: &[&str] = &["shadow", "secret", "ssh_host", "sudoers"];
-    let name = path.file_name().map_or(&b""[..], OsStr::as_bytes);
-    let name = String::from_utf8_lossy(name).to_lowercase();
-    NAMES.contains(&name.as_str())
-        || ENDINGS.iter().any(|ending| name.ends_with(ending))
-        || PARTS.iter().any(|part| name.contains(part))
-}
-
-/// Says whether a file holds a private key in the usual armour.
-fn holds_private_key(bytes: &[u8]) -> bool {
-    const ARMOUR: &[u8] = b"PRIVATE KEY-----";
-    bytes.windows(ARMOUR.len()).any(|window| window == ARMOUR)
 }
 
 /// Writes shadow and gshadow for the users and groups that were copied: no password is valid.
@@ -642,14 +405,14 @@ fn passwords(root: &Path) -> Result<()> {
             .collect()
     };
     let (users, groups) = (names("passwd"), names("group"));
-    let shadow: String = users
-        .iter()
-        .map(|(name, _)| format!("{name}:*:{DAY}:0:99999:7:::\n"))
-        .collect();
-    let gshadow: String = groups
-        .iter()
-        .map(|(name, _)| format!("{name}:*::\n"))
-        .collect();
+    let (mut shadow, mut gshadow) = (String::new(), String::new());
+    for (name, _) in &users {
+        // A string takes all that is written to it.
+        let _ = writeln!(shadow, "{name}:*:{DAY}:0:99999:7:::");
+    }
+    for (name, _) in &groups {
+        let _ = writeln!(gshadow, "{name}:*::");
+    }
     let owner = groups.iter().find(|(name, _)| name == "shadow");
     let owner = owner.and_then(|(_, id)| *id);
     for (name, text) in [("etc/shadow", shadow), ("etc/gshadow", gshadow)] {
@@ -767,23 +530,5 @@ mod tests {
         fs::write(machine.path().join("etc/group"), "root:x:0:\n").expect("written");
         let third = get();
         assert!(!first.root.exists() && second.root.exists() && third.root.exists());
-    }
-
-    #[test]
-    fn secrets_are_known_by_name() {
-        for (path, secret) in [
-            ("etc/ssl/private", true),
-            ("etc/shadow-", true),
-            ("etc/gshadow", true),
-            ("etc/apt/auth.conf.d", true),
-            ("etc/ssh/ssh_host_ed25519_key.pub", true),
-            ("etc/security/opasswd", true),
-            ("etc/passwd", false),
-            ("etc/ssl/certs/ca.pem", false),
-            ("etc/apt/sources.list", false),
-            ("etc/X11/xkb/keymap", false),
-        ] {
-            assert_eq!(is_secret(Path::new(path)), secret, "{path}");
-        }
     }
 }

@@ -31,7 +31,7 @@ pub enum Obstacle {
     },
     /// Debian's `kernel.unprivileged_userns_clone` is 0.
     DebianSwitch,
-    /// AppArmor gives an unconfined program a user namespace in which it has no rights (Ubuntu 23.10 and later).
+    /// `AppArmor` gives an unconfined program a user namespace in which it has no rights (Ubuntu 23.10 and later).
     AppArmor,
     /// The kernel has none (`CONFIG_USER_NS`).
     Kernel,

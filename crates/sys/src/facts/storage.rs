@@ -7,6 +7,10 @@ use rustix::fs::StatVfsMountFlags;
 
 /// What was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one answer of the kernel's"
+)]
 pub struct Storage {
     /// The directory that was looked at.
     pub path: PathBuf,
