@@ -2,6 +2,7 @@
 //! An image, fetched if it must be: what `pull`, `run` and `create` share.
 
 use wolffia_engine::helper::{self, HelperError};
+use wolffia_fetch::{Environment, sources::credential_by_helper};
 use wolffia_image::Platform;
 use wolffia_pull::{
     ImageOutcome, Policy, PullRequest,
@@ -89,10 +90,13 @@ pub(crate) fn pull(
         None => Platform::host(),
         Some(text) => Platform::parse(text).map_err(|error| Failure::usage(format!("{error}")))?,
     };
+    // Asked here: inside the user namespace a keyring would not know its user.
+    let credential = credential_by_helper(name, &Environment::of_process());
     let request = PullRequest {
         name: name.to_owned(),
         platform,
         policy,
+        credential,
     };
     let mut line = Line::new(name, quiet);
     let outcome = ask(context, mapping, Task::Pull(request), &mut line)

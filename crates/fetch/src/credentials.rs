@@ -17,6 +17,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use crate::environment::Environment;
 use crate::secret::Secret;
 
@@ -26,7 +28,8 @@ pub(crate) mod helper;
 pub(crate) use file::{AuthFile, storage_name};
 
 /// What shows a registry who we are.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Credential {
     /// A name and a password, or a token that serves as one.
     Password {
@@ -133,6 +136,27 @@ pub fn find(environment: &Environment, name: &str) -> Result<Option<Credential>,
         }
     }
     Ok(None)
+}
+
+/// Returns what a helper program knows for `registry/repository`, where the files name one.
+///
+/// For a process that will not be able to ask it any more: inside a user namespace the user seems to be somebody else, and
+/// a keyring does not answer strangers. Whatever fails here is left to [`find`], which says so.
+pub fn find_by_helper(environment: &Environment, name: &str) -> Option<Credential> {
+    for path in files(environment) {
+        let Ok(Some(file)) = AuthFile::read(&path) else {
+            continue;
+        };
+        if let Some(program) = file.helper_for(name)
+            && let Ok(Some(credential)) = helper::get(environment, &program, registry_of(name))
+        {
+            return Some(credential);
+        }
+        if !matches!(file.entry_for(name), Ok(None)) {
+            return None;
+        }
+    }
+    None
 }
 
 /// Returns the files in which credentials are looked for, in order.

@@ -6,8 +6,11 @@
 
 use std::fmt;
 
-/// A text whose `Debug` is blank.
-#[derive(Clone, PartialEq, Eq)]
+use serde::{Deserialize, Serialize};
+
+/// A text whose `Debug` is blank. Serialised it is plain: for pipes between processes of ours.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Secret(String);
 
 impl Secret {

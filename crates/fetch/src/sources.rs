@@ -20,6 +20,7 @@ use std::ops::Range;
 use wolffia_image::manifest::{self, DocumentKind};
 use wolffia_image::{Descriptor, Digest, Document, Platform, Reference};
 
+use crate::credentials::{self, Credential};
 use crate::environment::Environment;
 use crate::error::Error;
 use crate::limits::Limits;
@@ -107,14 +108,40 @@ pub fn open(
     environment: &Environment,
     limits: Limits,
 ) -> Result<Box<dyn Source>, Error> {
+    open_with(text, environment, limits, None)
+}
+
+/// As [`open`], with credentials that replace stored ones, as [`credential_by_helper`] found them.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_with(
+    text: &str,
+    environment: &Environment,
+    limits: Limits,
+    credential: Option<&Credential>,
+) -> Result<Box<dyn Source>, Error> {
     if let Some(rest) = text.strip_prefix("oci:") {
         return Ok(Box::new(oci_layout::OciLayout::parse(rest, limits)?));
     }
     let bare = text.strip_prefix("docker://").unwrap_or(text);
     let reference =
         Reference::parse(bare).map_err(|source| Error::Name(text.to_owned(), source))?;
-    let registry = registry::Registry::open(&reference, environment, limits, None)?;
+    let registry = registry::Registry::open(&reference, environment, limits, credential)?;
     Ok(Box::new(registry))
+}
+
+/// Returns what a credential helper knows for the registry of an image, where the configuration names one: for a process
+/// that opens the image elsewhere, see [`find_by_helper`](crate::credentials::find_by_helper). May run a program.
+pub fn credential_by_helper(text: &str, environment: &Environment) -> Option<Credential> {
+    let bare = text.strip_prefix("docker://").unwrap_or(text);
+    if bare.starts_with("oci:") {
+        return None;
+    }
+    let reference = Reference::parse(bare).ok()?;
+    let place = registry::own_place(&reference, environment)?;
+    let name = format!("{}/{}", place.registry, place.repository);
+    credentials::find_by_helper(environment, &name)
 }
 
 /// A verified document, by its descriptor.

@@ -9,6 +9,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use wolffia_fetch::Credential;
 use wolffia_image::{Digest, Platform};
 use wolffia_store::{Owners, Repair, StubFacts};
 
@@ -63,7 +64,7 @@ pub struct Doomed {
     pub users: Vec<String>,
 }
 
-/// Which image to fetch. Credentials, proxies and registries are found by the helper's own environment.
+/// Which image to fetch. Proxies, registries and most credentials are found by the helper's own environment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PullRequest {
     /// As a person gives it: `debian:12`, `ghcr.io/a/b@sha256:...`, `oci:DIR[:tag]`.
@@ -72,6 +73,9 @@ pub struct PullRequest {
     pub platform: Platform,
     /// When to ask the registry.
     pub policy: Policy,
+    /// What a credential helper knows, asked outside: inside the user namespace a keyring would not know its user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<Credential>,
 }
 
 /// When a registry is asked.

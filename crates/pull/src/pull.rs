@@ -70,7 +70,8 @@ pub fn pull(
     {
         return outcome_of_present(store, owners, &image);
     }
-    let source = sources::open(&request.name, environment, Limits::default())?;
+    let credential = request.credential.as_ref();
+    let source = sources::open_with(&request.name, environment, Limits::default(), credential)?;
     pull_from(store, owners, &Arc::from(source), &request.platform, watch)
 }
 

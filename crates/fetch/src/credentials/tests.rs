@@ -179,6 +179,13 @@ fn helpers_are_asked_by_their_protocol() {
     );
     let token = Some(Credential::IdentityToken(Secret::new("t")));
     assert_eq!(found("docker.io/library/debian"), token);
+    // A process that cannot ask helpers gets from them what only they know.
+    let handed = |name| find_by_helper(&environment, name);
+    assert_eq!(
+        handed("special.test/a/b"),
+        password("of special.test", "get")
+    );
+    assert_eq!(handed("unknown.test/a"), None);
     // What a helper does not know, or cannot be asked, is looked for in the file.
     assert_eq!(found("unknown.test/a"), password("user", "secret"));
     assert_eq!(found("gone.test/a"), password("user", "secret"));

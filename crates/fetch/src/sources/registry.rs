@@ -193,6 +193,14 @@ impl Source for Registry {
     }
 }
 
+/// Returns where a reference is to be had in the end, mirrors aside.
+pub(super) fn own_place(reference: &Reference, environment: &Environment) -> Option<Place> {
+    match Registries::read(environment).ok()?.places(reference) {
+        Places::Try(places) => places.into_iter().next_back(),
+        Places::Blocked => None,
+    }
+}
+
 /// Asks a registry whether it accepts credentials. Blocks.
 ///
 /// # Errors
