@@ -65,9 +65,8 @@ fn read(archive: &[u8]) -> Layer {
             match event {
                 Event::Entry(header) => wanted = builder.begin(header).unwrap() != Wants::Nothing,
                 Event::Data { bytes, .. } => bytes_seen += bytes.len(),
-                Event::Hole { .. } => {}
                 Event::EntryEnd if wanted => builder.content(digest),
-                Event::EntryEnd => {}
+                Event::Hole { .. } | Event::EntryEnd => {}
             }
         }
     }
@@ -104,9 +103,9 @@ fn main() {
     });
     let record = best("write the record", || tree.to_bytes());
     println!(
-        "{:<44} {:>8.1} bytes per entry",
+        "{:<44} {:>8} bytes per entry",
         "",
-        record.len() as f64 / tree.entries.len() as f64
+        record.len() / tree.entries.len()
     );
     best("read the record", || Tree::from_bytes(&record).unwrap());
     let content = vec![b'x'; 64 << 20];

@@ -30,6 +30,17 @@ impl Maker {
                 },
             );
         }
+        for path in [
+            "covered/old",
+            "covered/inner/old",
+            "sticky/old",
+            "sticky/inner/old",
+        ] {
+            self.put(
+                &mut writer,
+                Item::file(path, "gone under an opaque directory"),
+            );
+        }
         for size in [0, 1, 511, 512, 513, 4096, 100_000] {
             let content = self.random.bytes(size);
             self.put(
@@ -456,9 +467,9 @@ impl Maker {
             self.put(&mut writer, Item::file(name, ""));
         }
         // An opaque directory, its marker behind what stays; and another, its marker first.
-        self.put(&mut writer, Item::directory("owners"));
-        self.put(&mut writer, Item::file("owners/new", "stays"));
-        self.put(&mut writer, Item::file("owners/.wh..wh..opq", ""));
+        self.put(&mut writer, Item::directory("covered"));
+        self.put(&mut writer, Item::file("covered/new", "stays"));
+        self.put(&mut writer, Item::file("covered/.wh..wh..opq", ""));
         self.put(&mut writer, Item::file("sticky/.wh..wh..opq", ""));
         self.put(&mut writer, Item::file("sticky/new", "stays"));
         // Links to lower layers, and the ends of links.
