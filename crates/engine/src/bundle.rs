@@ -65,9 +65,6 @@ pub enum BundleError {
     /// A seccomp profile that is none.
     #[error("reading the seccomp profile")]
     Profile(#[source] serde_json::Error),
-    /// Where our own program is.
-    #[error("finding this program, to be process 1 inside")]
-    Program(#[source] io::Error),
 }
 
 impl BundleError {
@@ -88,9 +85,6 @@ impl BundleError {
     }
 }
 
-/// Where our init lies inside, for `--init`.
-pub const INIT: &str = "/dev/wolffia-init";
-
 /// Makes the configuration of a container.
 pub fn make(container: &Container, home: &Home, hostname: &str) -> Result<Bundle, BundleError> {
     let record = &container.record;
@@ -100,7 +94,7 @@ pub fn make(container: &Container, home: &Home, hostname: &str) -> Result<Bundle
     let capabilities = capabilities(options)?;
     let process = spec.process.get_or_insert_default();
     process.terminal = options.tty;
-    process.args = args(&record.program.args, options.init);
+    process.args.clone_from(&record.program.args);
     process.env.clone_from(&record.program.env);
     process.cwd = PathBuf::from(&record.program.directory);
     set_rights(process, options, capabilities);
@@ -119,14 +113,6 @@ pub fn make(container: &Container, home: &Home, hostname: &str) -> Result<Bundle
         see_the_machines_sys(&mut spec.mounts);
     }
     spec.mounts.extend(etc_files(&container.folder));
-    if options.init {
-        let program = std::env::current_exe().map_err(BundleError::Program)?;
-        spec.mounts.push(bind(
-            &program,
-            Path::new(INIT),
-            &["bind", "ro", "nosuid", "nodev"],
-        ));
-    }
     for request in &options.mounts {
         add(&mut spec.mounts, request, home)?;
     }
@@ -148,15 +134,6 @@ pub fn exec_process(container: &Container) -> Result<(Process, Seccomp), BundleE
     set_rights(&mut process, &record.options, capabilities);
     let seccomp = filter(&record.options.security, capabilities, &mut spec)?;
     Ok((process, seccomp))
-}
-
-fn args(args: &[String], init: bool) -> Vec<String> {
-    let before: &[&str] = if init { &[INIT, "--"] } else { &[] };
-    before
-        .iter()
-        .map(|word| (*word).to_owned())
-        .chain(args.iter().cloned())
-        .collect()
 }
 
 fn set_rights(process: &mut Process, options: &Options, set: Set) {

@@ -74,7 +74,7 @@ pub enum ContainerError {
         count: usize,
     },
     /// The name is taken.
-    #[error("the name {name:?} is in use by container {id}")]
+    #[error("the name {name} is in use by container {id}")]
     NameTaken {
         /// The name.
         name: ContainerName,

@@ -163,13 +163,22 @@ fn process_one(containers: &Containers, container: &Container) -> Result<PidFd, 
     if container.state.status != Status::Running {
         return Err(not_running());
     }
-    let pid = u32::try_from(container.state.pid).map_err(|_| not_running())?;
+    let mut pid = u32::try_from(container.state.pid).map_err(|_| not_running())?;
+    if container.record.options.init {
+        // Process 1 is ours then, and closed to everybody; its first child stands in the same namespaces.
+        pid = first_child(pid).ok_or_else(not_running)?;
+    }
     let target = PidFd::open(pid).map_err(|_| not_running())?;
     let now = containers.load(&container.record.id)?;
     let same = now.is_some_and(|now| {
         now.state.status == Status::Running && now.state.pid == container.state.pid
     });
     if same { Ok(target) } else { Err(not_running()) }
+}
+
+fn first_child(pid: u32) -> Option<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    children.split_whitespace().next()?.parse().ok()
 }
 
 /// What the program gets, and the relays behind it.

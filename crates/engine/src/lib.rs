@@ -17,7 +17,6 @@ pub mod helper;
 pub mod home;
 pub mod hostfiles;
 pub mod id;
-pub mod init;
 pub mod inside;
 pub mod inspect;
 pub mod lock;

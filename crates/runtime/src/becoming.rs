@@ -19,7 +19,6 @@
 //! program it still runs, which is ours (CVE-2019-5736).
 
 use std::{
-    convert::Infallible,
     ffi::{CString, OsStr},
     io,
     os::{
@@ -43,6 +42,7 @@ use wolffia_sys::{
 
 use crate::{
     prepare::{PreparedProcess, Who},
+    reaper::Reaper,
     report::{Doing, Failure, Kind, Line, Word},
     user::{self, Ids},
 };
@@ -96,6 +96,7 @@ impl Becoming<'_> {
     /// Becomes the program; reports and returns the exit code where that failed.
     pub(crate) fn execute(mut self) -> u8 {
         match self.steps() {
+            Ok(code) => code,
             Err(failure) => {
                 // Nobody may listen any more; the exit code says it too.
                 let _ = self.line.send(Word::Failure, &failure.to_bytes(), None);
@@ -104,8 +105,10 @@ impl Becoming<'_> {
         }
     }
 
-    fn steps(&mut self) -> Result<Infallible, Failure> {
+    /// Returns only where it failed, or, as a process 1 that stays, when the program has ended.
+    fn steps(&mut self) -> Result<u8, Failure> {
         // Whoever made us may have blocked signals to read them; a program begins with none blocked.
+        wolffia_sys::signal::reset_dispositions();
         wolffia_sys::signal::set_mask(&wolffia_sys::signal::empty_mask())
             .doing(|| "unblocking signals".to_owned())?;
         let root =
@@ -133,7 +136,24 @@ impl Becoming<'_> {
         if !listens {
             self.confine()?;
         }
+        if self.process.reaper {
+            return self.stay_as_process_1(&environment);
+        }
         Err(self.execute_program(&environment))
+    }
+
+    fn stay_as_process_1(&mut self, environment: &[CString]) -> Result<u8, Failure> {
+        let reaper = Reaper::fork(|| {
+            let failure = self.execute_program(environment);
+            // Nobody may listen any more; the exit code says it too.
+            let _ = self.line.send(Word::Failure, &failure.to_bytes(), None);
+            failure.code()
+        })?;
+        // Our end of the line must end with the exec of the child's, or its success would never be seen.
+        let other = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)
+            .doing(|| "leaving the line".to_owned())?;
+        self.line = Line::from_fd(other);
+        Ok(reaper.serve())
     }
 
     fn ids(&self, root: &Root) -> Result<Ids, Failure> {

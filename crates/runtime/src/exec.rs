@@ -58,6 +58,7 @@ pub fn exec(target: &PidFd, exec: Exec<'_>) -> Result<Running, LaunchError> {
         user: exec.user,
         seccomp: Some(&exec.seccomp),
         preserve_fds: exec.preserve_fds,
+        reaper: false,
     };
     let prepared = prepare::process(exec.process, exec.linux.unwrap_or(&none), besides)?;
     let (ours, theirs) = Line::pair().map_err(LaunchError::Line)?;

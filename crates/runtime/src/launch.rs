@@ -56,6 +56,8 @@ pub struct Launch<'a> {
     pub seccomp: Seccomp,
     /// How many descriptors from 3 on it keeps.
     pub preserve_fds: u32,
+    /// Process 1 is a small init of ours that reaps and passes signals on; the program is its child.
+    pub reaper: bool,
     /// Where it waits to be started.
     pub start: StartGate,
     /// How its root is changed.
@@ -87,6 +89,7 @@ impl<'a> Launch<'a> {
             user: None,
             seccomp: Seccomp::Spec,
             preserve_fds: 0,
+            reaper: false,
             start: StartGate::Caller,
             pivot: Pivot::Pivot,
         }
@@ -277,6 +280,7 @@ pub fn create(launch: Launch<'_>) -> Result<Created, LaunchError> {
         user: launch.user,
         seccomp: Some(&launch.seccomp),
         preserve_fds: launch.preserve_fds,
+        reaper: launch.reaper,
     };
     let mut prepared = prepare::container(launch.spec, launch.bundle, besides)?;
     let from_spec = if prepared.new.contains(Namespaces::USER) && launch.mapping.is_none() {

@@ -18,6 +18,7 @@ mod launch;
 mod mounts;
 pub mod oci;
 mod prepare;
+mod reaper;
 mod report;
 pub mod seccomp;
 pub mod spec;

@@ -110,6 +110,8 @@ pub(crate) struct PreparedProcess {
     pub(crate) oom_score_adj: Option<i32>,
     pub(crate) filter: Option<Filter>,
     pub(crate) preserve_fds: u32,
+    /// Process 1 stays and reaps; the program is its child.
+    pub(crate) reaper: bool,
 }
 
 /// A container, ready to be made.
@@ -150,6 +152,7 @@ pub(crate) struct Besides<'a> {
     pub(crate) user: Option<&'a str>,
     pub(crate) seccomp: Option<&'a Seccomp>,
     pub(crate) preserve_fds: u32,
+    pub(crate) reaper: bool,
 }
 
 /// Prepares a container; `bundle` is what relative paths of the configuration start from.
@@ -276,6 +279,7 @@ pub(crate) fn process(
         oom_score_adj: process.oom_score_adj,
         filter: filter(besides.seccomp, linux)?,
         preserve_fds: besides.preserve_fds,
+        reaper: besides.reaper,
     })
 }
 

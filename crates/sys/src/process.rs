@@ -88,13 +88,30 @@ pub fn clone_into(flags: impl Into<CloneFlags>, work: impl FnOnce() -> u8) -> Re
     #[expect(unsafe_code, reason = "clone3 has no wrapper")]
     // SAFETY: without CLONE_VM the child works on its own copy of the memory, stack included (`stack` is 0). `arguments`
     // and `pidfd` outlive the call. Locks held by other threads do not exist: the process has one thread (asserted above).
-    let answer = unsafe {
+    let mut answer = unsafe {
         libc::syscall(
             libc::SYS_clone3,
             std::ptr::from_mut(&mut arguments),
             size_of::<CloneArguments>(),
         )
     };
+    if answer < 0 && last_errno() == Errno::NOSYS {
+        // System call filters answer so to clone3, whose flags they cannot read; the older call knows all the flags that we use.
+        let old = arguments.flags | arguments.exit_signal;
+        #[expect(unsafe_code, reason = "clone has no wrapper that forks")]
+        // SAFETY: as above; the third argument is where the pidfd goes, the others are zero in any order.
+        let older = unsafe {
+            libc::syscall(
+                libc::SYS_clone,
+                old,
+                0,
+                std::ptr::from_mut(&mut pidfd),
+                0,
+                0,
+            )
+        };
+        answer = older;
+    }
     match answer {
         0 => run_and_exit(work),
         1.. => {

@@ -81,6 +81,16 @@ pub fn set_mask(mask: &Mask) -> io::Result<Mask> {
     Ok(Mask(unsafe { before.assume_init() }))
 }
 
+/// Sets every signal back to what it does by default, as a program expects at its start: what our caller's caller ignores (a shell ignores
+/// interrupts for what it puts in the background) would be inherited through exec. Safe after fork.
+pub fn reset_dispositions() {
+    const LAST: i32 = 64;
+    for signal in 1..=LAST {
+        // SAFETY: SIG_DFL runs no code of ours; numbers that cannot be set (SIGKILL, SIGSTOP, the C library's own) are refused and change nothing.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
 /// Returns the mask that blocks nothing.
 pub fn empty_mask() -> Mask {
     let mut set = mem::MaybeUninit::<libc::sigset_t>::uninit();

@@ -29,7 +29,6 @@ mod helper;
 mod images;
 mod import;
 mod info;
-mod init;
 mod inspect;
 mod kill;
 mod login;
@@ -75,10 +74,8 @@ pub(crate) static COMMANDS: &[&Command] = &[
 ];
 
 /// Names that the program answers to besides its own, for drop-ins and for helpers that it starts itself.
-pub(crate) static NAMES: &[(&str, fn(&[OsString]) -> u8)] = &[
-    (wolffia_engine::helper::HELPER_NAME, helper::serve),
-    ("wolffia-init", init::serve),
-];
+pub(crate) static NAMES: &[(&str, fn(&[OsString]) -> u8)] =
+    &[(wolffia_engine::helper::HELPER_NAME, helper::serve)];
 
 /// Docker's grouped words: `container ls` is `ps`.
 const GROUPED: &[(&str, &str, &str)] = &[

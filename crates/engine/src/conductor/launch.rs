@@ -73,6 +73,7 @@ pub(super) fn launch(
     launch.user = Some(&bundle.user);
     launch.seccomp = bundle.seccomp;
     launch.start = StartGate::Open;
+    launch.reaper = container.record.options.init;
     // Only a thing of the child from here on: an end of a pipe that we kept would keep the pipe from ending.
     let started = Timestamp::now();
     let created = create(launch).map_err(|error| problem(&error))?;

@@ -20,8 +20,10 @@ pub mod watch;
 
 mod launch;
 
+use std::os::fd::AsFd;
+
 use wolffia_sys::{
-    process::set_death_signal,
+    process::{close_except, set_death_signal},
     signal::{SignalFd, block_all_but},
 };
 
@@ -77,7 +79,7 @@ pub fn conduct(job: Job) -> u8 {
         detached,
         ..
     } = job;
-    let prepared = leave(detached).and_then(|signals| {
+    let prepared = leave(detached, &lock, &channel, &streams).and_then(|signals| {
         let launched = launch::launch(&containers, &mut container, &root, bundle, streams)?;
         Ok((signals, launched))
     });
@@ -113,10 +115,22 @@ pub fn conduct(job: Job) -> u8 {
 }
 
 /// Leaves the caller's session, and its streams where it will go away.
-fn leave(detached: bool) -> Result<SignalFd, Problem> {
+fn leave(
+    detached: bool,
+    lock: &Lock,
+    channel: &Channel,
+    streams: &Streams,
+) -> Result<SignalFd, Problem> {
     let fail = |error: &dyn std::error::Error| Problem::of(OWN_FAILURE, error, Vec::new());
     // Process 1 of a new PID namespace leads no group yet, so this cannot fail for the one reason there is.
     let _ = rustix::process::setsid();
+    // The caller's end of the wire is among the rest: while we had it, we would never hear the caller hang up. So is whatever the caller's own caller left
+    // open, which must not stay open as long as a container runs.
+    let kept: Vec<_> = streams
+        .descriptors()
+        .chain([lock.as_fd(), channel.as_fd()])
+        .collect();
+    close_except(3, &kept).map_err(|error| fail(&error))?;
     block_all_but(&[]).map_err(|error| fail(&error))?;
     let signals = SignalFd::new().map_err(|error| fail(&error))?;
     if detached {

@@ -54,6 +54,11 @@ impl Relay {
         }
     }
 
+    /// Returns the descriptors that it has.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.source.iter().chain(&self.sink).map(AsFd::as_fd)
+    }
+
     /// Tells whether nothing can come any more.
     pub fn is_over(&self) -> bool {
         self.source.is_none() && self.pending.is_empty()

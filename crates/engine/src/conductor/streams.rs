@@ -13,7 +13,7 @@
 use std::{
     fs::File,
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
 use super::relay::Relay;
@@ -64,6 +64,21 @@ impl Streams {
             return Streams::direct(input);
         }
         Streams::piped(input, attached)
+    }
+
+    /// Returns all descriptors that it has.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let given = self
+            .given
+            .iter()
+            .flat_map(|given| [&given.stdin, &given.stdout, &given.stderr]);
+        let terminal = self.terminal_input.iter().chain(&self.terminal_output);
+        let relays = self
+            .input
+            .iter()
+            .chain(&self.outputs)
+            .flat_map(Relay::descriptors);
+        given.chain(terminal).map(AsFd::as_fd).chain(relays)
     }
 
     fn empty() -> Streams {
