@@ -35,6 +35,9 @@ const GIVEN: [&[u8]; 6] = [
     b"etc/resolv.conf",
 ];
 
+/// The ways in which an image is mounted.
+const DRIVERS: [&str; 2] = ["stubs", "overlay"];
+
 /// Takes one kind of difference out of both sides of a name; `began` is when umoci did, in seconds since 1970.
 type Evens = fn(inside: &mut Node, unpacked: &mut Node, began: i64);
 
@@ -58,7 +61,7 @@ const DIFFERENCES: [(&str, Evens); 6] = [
         |_, unpacked, _| {
             unpacked
                 .xattrs
-                .retain(|name, _| !name.starts_with(b"trusted."))
+                .retain(|name, _| !name.starts_with(b"trusted."));
         },
     ),
     (
@@ -129,8 +132,8 @@ fn unpacked(layout: &Path, tag: &str, walker: &Path) -> Walk {
     walk::parse(&output(Command::new(walker).arg(bundle.join("rootfs"))))
 }
 
-/// Pulls the same image and walks a container of it, as an ordinary user.
-fn inside(user: &Ordinary, layout: &Path, tag: &str, walker: &Path) -> Walk {
+/// Pulls the same image and walks a container of it, as an ordinary user, mounted by one of [`DRIVERS`].
+fn inside(user: &Ordinary, layout: &Path, tag: &str, walker: &Path, driver: &str) -> Walk {
     let program = user.folder().join("wolffia");
     if !program.exists() {
         std::fs::copy(env!("CARGO_BIN_EXE_wolffia"), &program).unwrap();
@@ -142,9 +145,14 @@ fn inside(user: &Ordinary, layout: &Path, tag: &str, walker: &Path) -> Walk {
     };
     let image = format!("oci:{}:{tag}", layout.display());
     output(wolffia().args(["pull", "-q", &image]));
+    // What was found fittest for this kernel is remembered in this file: two lines.
+    let memory = user.home().join("state/driver");
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let remembered = format!("{}\n{driver}\n", kernel.trim());
+    std::fs::write(&memory, &remembered).unwrap();
     // Into /dev, which is the container's own: the image stays as it is.
     let mount = format!("{}:/dev/walker:ro", walker.parent().unwrap().display());
-    let walked = output(wolffia().args([
+    let walk = [
         "run",
         "--rm",
         "--network",
@@ -154,7 +162,10 @@ fn inside(user: &Ordinary, layout: &Path, tag: &str, walker: &Path) -> Walk {
         &image,
         "/dev/walker/walk",
         "/",
-    ]));
+    ];
+    let walked = output(wolffia().args(walk));
+    let used = std::fs::read_to_string(&memory).unwrap();
+    assert_eq!(used, remembered, "the driver was given up");
     walk::parse(&walked)
 }
 
@@ -205,7 +216,7 @@ fn walker(folder: &Path) -> PathBuf {
 
 #[test]
 fn awkward_images_are_inside_what_umoci_unpacks() {
-    need!(Root, Umoci, Cc);
+    need!(Root, Umoci, Cc, Overlay, DataOnlyLayers);
     let user = Ordinary::new();
     let walker = walker(user.folder());
     let mut seen = [0; DIFFERENCES.len()];
@@ -217,15 +228,18 @@ fn awkward_images_are_inside_what_umoci_unpacks() {
             &json!({}),
         );
         let began = now();
-        let mut unpacked = unpacked(&layout, "awkward", &walker);
-        let mut inside = inside(&user, &layout, "awkward", &walker);
-        even(&mut inside, &mut unpacked, began, &mut seen);
-        let differences = walk::differences(&inside, &unpacked);
-        assert!(
-            differences.is_empty(),
-            "seed {seed}:\n{}",
-            differences.join("\n")
-        );
+        let unpacked = unpacked(&layout, "awkward", &walker);
+        for driver in DRIVERS {
+            let mut unpacked = unpacked.clone();
+            let mut inside = inside(&user, &layout, "awkward", &walker, driver);
+            even(&mut inside, &mut unpacked, began, &mut seen);
+            let differences = walk::differences(&inside, &unpacked);
+            let differences = differences.join("\n");
+            assert!(
+                differences.is_empty(),
+                "seed {seed}, driver {driver}:\n{differences}"
+            );
+        }
     }
     for (count, (reason, _)) in seen.iter().zip(DIFFERENCES) {
         assert!(*count > 0, "no longer seen, take it off the list: {reason}");
@@ -234,7 +248,7 @@ fn awkward_images_are_inside_what_umoci_unpacks() {
 
 #[test]
 fn a_real_image_is_inside_what_umoci_unpacks() {
-    need!(Root, Umoci, Cc, Mmdebstrap);
+    need!(Root, Umoci, Cc, DataOnlyLayers, Mmdebstrap);
     let user = Ordinary::new();
     let walker = walker(user.folder());
     // The folder for what is kept may be closed to the user.
@@ -247,7 +261,7 @@ fn a_real_image_is_inside_what_umoci_unpacks() {
     );
     let began = now();
     let mut unpacked = unpacked(&layout, debian_image::TAG, &walker);
-    let mut inside = inside(&user, &layout, debian_image::TAG, &walker);
+    let mut inside = inside(&user, &layout, debian_image::TAG, &walker, DRIVERS[0]);
     assert!(
         inside.len() > 10_000,
         "{} names are not this image",
