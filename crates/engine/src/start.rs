@@ -5,9 +5,10 @@
 //! stream. Then the conductor is cloned into its namespaces with all of that in its memory, its maps are written, and it reports. The command goes on
 //! alone (`-d`) or stays with it. What fails on the way is undone by whoever has the lock: the conductor, or the next command's sweep.
 
-use std::{io, os::fd::OwnedFd, time::Instant};
+use std::{io, os::fd::OwnedFd, path::PathBuf, time::Instant};
 
 use thiserror::Error;
+use wolffia_mount::host::{self, ServerError};
 use wolffia_store::{ImageRoot, StoreError};
 use wolffia_sys::{idmap::Mapping, namespace::Namespaces, process::PidFd};
 
@@ -21,6 +22,7 @@ use crate::{
     },
     containers::{ContainerError, Containers, Held},
     file::FileError,
+    home::Home,
     hostfiles,
     inside::{self, InsideError},
     inspect, terminal,
@@ -42,6 +44,24 @@ pub enum RootFs {
     Image(ImageRoot),
     /// This machine's own files.
     Host,
+}
+
+/// The server of this machine's own files, as the conductor gets it.
+#[derive(Debug)]
+pub struct Machine {
+    /// The wire to it.
+    pub link: host::Link,
+    /// What it hides.
+    pub private: Vec<PathBuf>,
+}
+
+impl Machine {
+    /// Starts it, outside the user namespace: only there owners are true.
+    fn serve(home: &Home, mapping: &Mapping) -> Result<Machine, ServerError> {
+        let private = host::private_directories(home.root());
+        let link = host::spawn(&private, host::Identity::for_mapping(mapping))?;
+        Ok(Machine { link, private })
+    }
 }
 
 /// What came of a start.
@@ -88,6 +108,9 @@ pub enum StartError {
     /// A descriptor or the terminal.
     #[error("talking to the conductor")]
     Talk(#[source] io::Error),
+    /// The server of this machine's own files.
+    #[error(transparent)]
+    Machine(#[from] ServerError),
     /// A stream could not be prepared.
     #[error("preparing the streams of the container")]
     Streams(#[source] io::Error),
@@ -104,7 +127,10 @@ impl StartError {
                 Some("give the user the former sub-ids again, or make the container anew".into())
             }
             StartError::Bundle(error) => error.hint(),
-            StartError::File(_) | StartError::Talk(_) | StartError::Streams(_) => None,
+            StartError::File(_)
+            | StartError::Talk(_)
+            | StartError::Machine(_)
+            | StartError::Streams(_) => None,
         }
     }
 }
@@ -142,11 +168,16 @@ pub fn start(
     let terminal = streams.terminal().map_err(StartError::Streams)?;
     let signals = take_signals().map_err(StartError::Talk)?;
     let (ours, theirs) = Channel::pair().map_err(StartError::Talk)?;
+    let machine = match root {
+        RootFs::Host => Some(Machine::serve(containers.home(), mapping)?),
+        RootFs::Image(_) => None,
+    };
     let job = Job {
         containers: containers.clone(),
         container,
         lock,
         root,
+        machine,
         bundle,
         streams,
         channel: theirs,

@@ -127,11 +127,6 @@ fn conduct(
     })?;
     let code = wait(&mut root, &child.pidfd)?;
     drop(root);
-    rustix::mount::unmount(
-        directory.join("machine"),
-        rustix::mount::UnmountFlags::DETACH,
-    )
-    .ok();
     work.discard()?;
     wolffia_mount::remove_tree(&directory)?;
     Ok(code)

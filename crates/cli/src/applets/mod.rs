@@ -74,8 +74,10 @@ pub(crate) static COMMANDS: &[&Command] = &[
 ];
 
 /// Names that the program answers to besides its own, for drop-ins and for helpers that it starts itself.
-pub(crate) static NAMES: &[(&str, fn(&[OsString]) -> u8)] =
-    &[(wolffia_engine::helper::HELPER_NAME, helper::serve)];
+pub(crate) static NAMES: &[(&str, fn(&[OsString]) -> u8)] = &[
+    (wolffia_engine::helper::HELPER_NAME, helper::serve),
+    (wolffia_mount::host::SERVER_NAME, wolffia_mount::host::serve),
+];
 
 /// Docker's grouped words: `container ls` is `ps`.
 const GROUPED: &[(&str, &str, &str)] = &[

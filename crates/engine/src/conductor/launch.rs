@@ -10,17 +10,17 @@ use std::{
     path::PathBuf,
 };
 
-use wolffia_mount::{WorkDir, choice};
+use wolffia_mount::host::HostRoot;
 use wolffia_runtime::{self as runtime, Created, Launch, LaunchError, StartGate, Stdio, create};
-use wolffia_sys::{mount::Plan, process::PidFd, pty::Winsize};
+use wolffia_sys::{process::PidFd, pty::Winsize};
 
-use super::{OWN_FAILURE, channel::Problem, relay::Relay, streams::Streams};
+use super::{OWN_FAILURE, channel::Problem, relay::Relay, root::Root, streams::Streams};
 use crate::{
     bundle::Bundle,
     containers::{Container, Containers},
     log::Stream,
     record::{State, Status},
-    start::RootFs,
+    start::{Machine, RootFs},
     time::Timestamp,
 };
 
@@ -32,6 +32,7 @@ pub(super) struct Launched {
     pub(super) input: Option<Relay>,
     pub(super) outputs: Vec<Relay>,
     pub(super) logged: bool,
+    pub(super) machine: Option<HostRoot>,
 }
 
 /// Prepares the mounts, makes process 1, opens its gate.
@@ -39,10 +40,11 @@ pub(super) fn launch(
     containers: &Containers,
     container: &mut Container,
     root: &RootFs,
+    machine: Option<Machine>,
     bundle: Bundle,
     streams: Streams,
 ) -> Result<Launched, Problem> {
-    let plan = mounts(containers, container, root)?;
+    let root = Root::prepare(containers, container, root, machine)?;
     let Streams {
         given,
         input,
@@ -58,7 +60,7 @@ pub(super) fn launch(
         container.record.id.as_str(),
         &container.folder,
         runtime::RootFs::Plan {
-            plan: &plan,
+            plan: root.plan(),
             upon: &upon,
         },
     );
@@ -101,6 +103,7 @@ pub(super) fn launch(
         input,
         outputs,
         logged,
+        machine: root.into_machine(),
     };
     launched.join_terminal(terminal_input, terminal_output)?;
     Ok(launched)
@@ -125,35 +128,6 @@ impl Launched {
             self.input = Some(Relay::input(input, writer, false));
         }
         Ok(())
-    }
-}
-
-/// Returns the mounts of the root file system, by a driver that works here.
-fn mounts(containers: &Containers, container: &Container, root: &RootFs) -> Result<Plan, Problem> {
-    let RootFs::Image(image) = root else {
-        return Err(host_is_to_come());
-    };
-    let state = containers.home().root();
-    let choice = choice::driver(state, &container.folder)
-        .map_err(|error| Problem::of(OWN_FAILURE, &error, vec![DOCTOR.to_owned()]))?;
-    let work = WorkDir {
-        volatile: container.record.options.remove,
-        ..WorkDir::new(&container.folder)
-    };
-    choice
-        .driver
-        .prepare(image, &work)
-        .map_err(|error| Problem::of(OWN_FAILURE, &error, Vec::new()))
-}
-
-const DOCTOR: &str = "wolffia doctor says what is missing";
-
-fn host_is_to_come() -> Problem {
-    Problem {
-        code: OWN_FAILURE,
-        message: "a container of this machine's own files cannot be made yet".to_owned(),
-        causes: Vec::new(),
-        hints: vec!["wolffia run IMAGE".to_owned()],
     }
 }
 

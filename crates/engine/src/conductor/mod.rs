@@ -19,6 +19,7 @@ pub mod streams;
 pub mod watch;
 
 mod launch;
+mod root;
 
 use std::os::fd::AsFd;
 
@@ -39,7 +40,7 @@ use crate::{
     lock::Lock,
     log::Writer,
     record::{State, Status},
-    start::RootFs,
+    start::{Machine, RootFs},
     time::Timestamp,
 };
 
@@ -54,6 +55,8 @@ pub struct Job {
     pub lock: Lock,
     /// What its root file system is made from.
     pub root: RootFs,
+    /// The server of this machine's own files, where it is made from those.
+    pub machine: Option<Machine>,
     /// The runtime's configuration.
     pub bundle: Bundle,
     /// Who gets which stream.
@@ -73,16 +76,19 @@ pub fn conduct(job: Job) -> u8 {
         mut container,
         lock,
         root,
+        machine,
         bundle,
         streams,
         channel,
         detached,
         ..
     } = job;
-    let prepared = leave(detached, &lock, &channel, &streams).and_then(|signals| {
-        let launched = launch::launch(&containers, &mut container, &root, bundle, streams)?;
-        Ok((signals, launched))
-    });
+    let prepared =
+        leave(detached, &lock, &channel, &streams, machine.as_ref()).and_then(|signals| {
+            let launched =
+                launch::launch(&containers, &mut container, &root, machine, bundle, streams)?;
+            Ok((signals, launched))
+        });
     match prepared {
         Ok((signals, launched)) => {
             let code = stay(
@@ -120,6 +126,7 @@ fn leave(
     lock: &Lock,
     channel: &Channel,
     streams: &Streams,
+    machine: Option<&Machine>,
 ) -> Result<SignalFd, Problem> {
     let fail = |error: &dyn std::error::Error| Problem::of(OWN_FAILURE, error, Vec::new());
     // Process 1 of a new PID namespace leads no group yet, so this cannot fail for the one reason there is.
@@ -129,6 +136,7 @@ fn leave(
     let kept: Vec<_> = streams
         .descriptors()
         .chain([lock.as_fd(), channel.as_fd()])
+        .chain(machine.map(|machine| machine.link.as_fd()))
         .collect();
     close_except(3, &kept).map_err(|error| fail(&error))?;
     block_all_but(&[]).map_err(|error| fail(&error))?;
@@ -185,6 +193,7 @@ fn stay(
         log,
         paused: true,
         ended_for: None,
+        machine: launched.machine,
     };
     let code = watch
         .until_end()
@@ -195,6 +204,8 @@ fn stay(
             container.state.error = format!("{lost} lines of the log could not be written");
         }
     }
+    // Unmounts the file tree: the container's folder can be removed then.
+    drop(watch.machine.take());
     (code, watch.channel.take())
 }
 

@@ -16,6 +16,7 @@ use rustix::{
     io::Errno,
     process::WaitOptions,
 };
+use wolffia_mount::host::HostRoot;
 use wolffia_sys::{
     process::{Ended, PidFd},
     pty::{self, Winsize},
@@ -66,6 +67,8 @@ pub struct Watch {
     pub paused: bool,
     /// The signal that ended process 1 in place of one it did not care for.
     pub ended_for: Option<Signal>,
+    /// This machine's own files, where the container is made from those: their server may need a successor.
+    pub machine: Option<HostRoot>,
 }
 
 /// How it came out.
@@ -79,6 +82,7 @@ enum Source {
     Init,
     Signals,
     Channel,
+    Machine,
     Input,
     Output(usize),
 }
@@ -140,6 +144,9 @@ impl Watch {
         if let Some(channel) = &self.channel {
             sources.push((Source::Channel, channel.as_fd(), PollFlags::IN));
         }
+        if let Some(link) = self.machine.as_ref().and_then(HostRoot::link) {
+            sources.push((Source::Machine, link, PollFlags::IN));
+        }
         if let Some((fd, flags)) = self
             .input
             .as_ref()
@@ -182,6 +189,7 @@ impl Watch {
                 }
             }
             Source::Channel => self.obey(),
+            Source::Machine => self.with_machine(HostRoot::revive),
             Source::Input => {
                 if let Some(input) = &mut self.input {
                     input.step(None);
@@ -223,11 +231,26 @@ impl Watch {
                     let killed = status.terminating_signal().map(Ended::Killed);
                     self.ended = exited.map(Ended::Exited).or(killed);
                 }
-                Ok(Some(_)) | Err(Errno::INTR) => {}
+                Ok(Some((pid, _))) => {
+                    let pid = pid.as_raw_nonzero().get().unsigned_abs();
+                    self.with_machine(|machine| machine.reaped(pid));
+                }
+                Err(Errno::INTR) => {}
                 // Without any child left, process 1 has been waited for by somebody else.
                 Err(_) if self.ended.is_none() => self.ended = Some(Ended::Exited(OWN_FAILURE)),
                 Ok(None) | Err(_) => return,
             }
+        }
+    }
+
+    /// Does something about the server of this machine's files.
+    fn with_machine(&mut self, act: impl FnOnce(&mut HostRoot) -> Result<(), Errno>) {
+        if let Some(machine) = &mut self.machine
+            && let Err(errno) = act(machine)
+        {
+            tracing::warn!(%errno, "the server of this machine's files has no successor");
+            // Without one every access would wait for ever; without the descriptor it fails.
+            self.machine = None;
         }
     }
 

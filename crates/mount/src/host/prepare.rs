@@ -14,13 +14,10 @@ use std::{
 use rustix::{
     fs::{Mode, OFlags},
     io::Errno,
-    mount::MountFlags,
+    mount::{MountFlags, UnmountFlags},
 };
 use thiserror::Error;
-use wolffia_sys::{
-    mount::{Overlay, Plan, Step},
-    process::Child,
-};
+use wolffia_sys::mount::{Overlay, Plan, Step};
 
 use super::{
     server::{self, Link},
@@ -60,7 +57,20 @@ pub struct HostRoot {
     pub notes: Vec<String>,
     /// Keeps the skeleton; the conductor holds it to the end.
     _lock: OwnedFd,
+    /// Where the FUSE tree is mounted.
+    place: PathBuf,
     connection: Option<Connection>,
+}
+
+/// Takes the mount out of the caller's namespace, so that the container's directory can be removed.
+impl Drop for HostRoot {
+    fn drop(&mut self) {
+        if self.connection.is_some()
+            && let Err(errno) = rustix::mount::unmount(&self.place, UnmountFlags::DETACH)
+        {
+            tracing::debug!(%errno, place = %self.place.display(), "the file tree stays mounted");
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -69,6 +79,8 @@ struct Connection {
     device: OwnedFd,
     log: OwnedFd,
     private: Vec<PathBuf>,
+    /// The last successor, where there is one.
+    successor: Option<u32>,
 }
 
 /// A host container's root could not be put together.
@@ -127,6 +139,7 @@ pub fn prepare(inside: Inside<'_>) -> Result<HostRoot, PrepareError> {
         plan,
         notes,
         _lock: skeleton.lock,
+        place,
         connection: Some(connection),
     })
 }
@@ -149,6 +162,7 @@ fn connect(inside: Inside<'_>, place: &Path) -> Result<Connection, Errno> {
         device,
         log,
         private: inside.private.to_vec(),
+        successor: None,
     })
 }
 
@@ -159,15 +173,26 @@ impl HostRoot {
         Some(link.as_fd())
     }
 
-    /// Starts a last successor inside the namespace, as a child of the caller, which has one thread. Should that one end
-    /// too, call it again.
-    pub fn revive(&mut self) -> Result<Child, Errno> {
+    /// Starts a last successor inside the namespace, as a child of the caller, which has one thread.
+    pub fn revive(&mut self) -> Result<(), Errno> {
         let connection = self.connection.as_mut().ok_or(Errno::NOTCONN)?;
         connection.link = None;
-        server::spawn_successor(
+        let child = server::spawn_successor(
             connection.device.as_fd(),
             connection.log.as_fd(),
             &connection.private,
-        )
+        )?;
+        connection.successor = Some(child.pid);
+        Ok(())
+    }
+
+    /// Takes note that a child of the caller has ended; where that was the successor, there is another.
+    pub fn reaped(&mut self, child: u32) -> Result<(), Errno> {
+        let successor = self.connection.as_ref().and_then(|one| one.successor);
+        if successor == Some(child) {
+            self.revive()
+        } else {
+            Ok(())
+        }
     }
 }
