@@ -3,7 +3,7 @@
 //!
 //! # Theory of operation
 //! The outer program, as root, builds the static program and sees to it that there are roots of foreign Debian releases
-//! with the newest peers in them (`bench/peers/make`), and images (`bench/images/make`). It then starts itself again in
+//! with the newest peers in them (`bench/peers/make`), and images. It then starts itself again in
 //! each root that a row asks for (`.ci/enter-root`: no chroot, because engines must make user namespaces there). The inner
 //! program measures as an ordinary user on a fresh tmpfs ([`place`]), one row after the other ([`rows`]), and writes raw
 //! data; the outer one collects, prints the table and keeps both under `bench/results/`.
@@ -16,6 +16,8 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, bail, ensure};
 use lexopt::prelude::{Long, Value, ValueExt as _};
+
+use wolffia_testkit::debian_image;
 
 use crate::dist;
 use crate::workspace::{self, Workspace};
@@ -168,6 +170,7 @@ fn enter(
     let status = Command::new(workspace::root().join(".ci/enter-root"))
         .args(["-g", "-b", &bind(stage.path(), "/opt/wolffia")])
         .args(["-b", &bind(&options.peers.join("images"), "/opt/images")])
+        .args(["-b", &bind(&debian_image::layout(), "/opt/debian")])
         .args(["-b", &bind(&options.peers.join("bin"), "/opt/bin")])
         .arg(root)
         .args(["root", "/opt/wolffia/xtask", "bench", "--inside", suite])
@@ -213,7 +216,6 @@ fn make_root(peers: &Path, suite: &str) -> anyhow::Result<PathBuf> {
 }
 
 fn make_images(peers: &Path) -> anyhow::Result<()> {
-    make("bench/images/make", &[], &peers.join("images"))?;
     std::fs::create_dir_all(peers.join("bin"))?;
     images::make_layout(&peers.join("images"))
 }

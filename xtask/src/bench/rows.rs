@@ -88,28 +88,28 @@ pub(super) fn clean(place: &Place) {
     quietly(&mut place.podman(&["rm", "-f", "-a", "-t", "0"])).ok();
 }
 
-/// Names of the images in `/opt/images`, and of those made here.
+/// The images, as both sides name them.
 mod image {
     /// One layer: a static busybox.
-    pub(super) const SMALL: &str = "small";
+    pub(super) const SMALL: &str = "oci:/opt/images/layout:small";
     /// The same and 99 files, in one layer.
-    pub(super) const ONE: &str = "one";
+    pub(super) const ONE: &str = "oci:/opt/images/layout:one";
     /// The same file system as `ONE`, in a hundred layers.
-    pub(super) const HUNDRED: &str = "hundred";
+    pub(super) const HUNDRED: &str = "oci:/opt/images/layout:hundred";
     /// Debian with python3 and numpy.
-    pub(super) const DEBIAN: &str = "debian";
+    pub(super) const DEBIAN: &str = "oci:/opt/debian:debian";
     /// The same, rebuilt, with one package more.
-    pub(super) const REBUILT: &str = "rebuilt";
+    pub(super) const REBUILT: &str = "oci:/opt/debian:rebuilt";
 }
 
-/// Brings an image of the layout at `/opt/images` into our store, and returns its id.
-fn ours_pull(place: &Place, tag: &str) -> anyhow::Result<String> {
-    quietly(&mut place.ours(&["pull", "-q", &format!("oci:/opt/images/layout:{tag}")]))
+/// Brings an image into our store, and returns its id.
+fn ours_pull(place: &Place, image: &str) -> anyhow::Result<String> {
+    quietly(&mut place.ours(&["pull", "-q", image]))
 }
 
 /// Brings the same image into podman's store, and returns its id.
-fn podman_pull(place: &Place, tag: &str) -> anyhow::Result<String> {
-    quietly(&mut place.podman(&["pull", "-q", &format!("oci:/opt/images/layout:{tag}")]))
+fn podman_pull(place: &Place, image: &str) -> anyhow::Result<String> {
+    quietly(&mut place.podman(&["pull", "-q", image]))
 }
 
 /// Runs a command some times without measuring, so that caches are as warm as they will be.

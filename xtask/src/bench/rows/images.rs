@@ -52,14 +52,13 @@ fn registry(place: &Place) -> anyhow::Result<(Server, String)> {
         .context("starting docker-registry")?;
     let server = Server(child);
     wait_until(|| TcpStream::connect(("127.0.0.1", port)).is_ok())?;
-    let name = format!("127.0.0.1:{port}/{}:latest", image::DEBIAN);
-    let from = format!("oci:/opt/images/layout:{}", image::DEBIAN);
+    let name = format!("127.0.0.1:{port}/debian:latest");
     let to = format!("docker://{name}");
     quietly(place.with_home("skopeo", &place.home).args([
         "copy",
         "-q",
         "--dest-tls-verify=false",
-        &from,
+        image::DEBIAN,
         &to,
     ]))?;
     Ok((server, name))
