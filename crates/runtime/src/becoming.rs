@@ -13,17 +13,19 @@
 //! 4. The start gate.
 //! 5. With `no_new_privs` capabilities fall first and the filter comes last. Without it the kernel takes a filter only from
 //!    one who holds `CAP_SYS_ADMIN`, so the filter comes first, and capset and execve must pass it.
-//! 6. execve. Its error goes back over the line, typed.
+//! 6. The [stepping stone](wolffia_sys::stepping_stone), and from it the program: no path of the image is ever executed
+//!    by a process that runs our own binary, which `/proc/self/exe` would name (CVE-2019-5736). An error goes back over
+//!    the line, typed.
 //!
-//! Until execve the process is not dumpable: nobody in the container can open its memory, its descriptors, or the
-//! program it still runs, which is ours (CVE-2019-5736).
+//! Until then the process is not dumpable: nobody in the container can open its memory, its descriptors, or the program
+//! it still runs, which is ours.
 
 use std::{
     ffi::{CString, OsStr},
     io,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::ffi::OsStrExt,
+        unix::ffi::{OsStrExt, OsStringExt},
     },
     path::{Path, PathBuf},
 };
@@ -38,6 +40,7 @@ use wolffia_sys::{
     capabilities::{self, Set, Sets},
     fd::Root,
     process, pty, rlimit, seccomp,
+    stepping_stone::SteppingStone,
 };
 
 use crate::{
@@ -123,11 +126,15 @@ impl Becoming<'_> {
         if let Some(umask) = self.process.umask {
             rustix::process::umask(Mode::from_raw_mode(umask));
         }
+        // Before the filter, which may forbid what it takes to make it.
+        let doing = format!("executing {}", self.program().display());
+        let stone = SteppingStone::new(self.line.as_fd(), &doing)
+            .doing(|| format!("{doing}: making the stepping stone"))?;
         let listens = self.filter_listens();
         if listens {
             self.confine()?;
         }
-        self.close_others()?;
+        self.close_others(&stone)?;
         self.wait_at_gate()?;
         for hook in self.hooks {
             crate::hooks::run(hook, self.hook_state)
@@ -137,14 +144,18 @@ impl Becoming<'_> {
             self.confine()?;
         }
         if self.process.reaper {
-            return self.stay_as_process_1(&environment);
+            return self.stay_as_process_1(&stone, &environment);
         }
-        Err(self.execute_program(&environment))
+        Err(self.execute_program(&stone, &environment))
     }
 
-    fn stay_as_process_1(&mut self, environment: &[CString]) -> Result<u8, Failure> {
+    fn stay_as_process_1(
+        &mut self,
+        stone: &SteppingStone,
+        environment: &[CString],
+    ) -> Result<u8, Failure> {
         let reaper = Reaper::fork(|| {
-            let failure = self.execute_program(environment);
+            let failure = self.execute_program(stone, environment);
             // Nobody may listen any more; the exit code says it too.
             let _ = self.line.send(Word::Failure, &failure.to_bytes(), None);
             failure.code()
@@ -374,8 +385,8 @@ impl Becoming<'_> {
         Ok(())
     }
 
-    fn close_others(&self) -> Result<(), Failure> {
-        let mut kept = vec![self.line.as_fd()];
+    fn close_others(&self, stone: &SteppingStone) -> Result<(), Failure> {
+        let mut kept = vec![self.line.as_fd(), stone.as_fd()];
         if let Gate::Socket(socket) = &self.gate {
             kept.push(socket.as_fd());
         }
@@ -399,16 +410,15 @@ impl Becoming<'_> {
                 .expect(Word::Start)
                 .doing(|| "waiting at the start gate".to_owned()),
             Gate::Socket(socket) => {
-                let connection = accept_with(&socket, SocketFlags::CLOEXEC)
-                    .doing(|| "waiting at the start gate".to_owned())?;
-                self.line = Line::from_fd(connection);
-                Ok(())
+                let failed = || "waiting at the start gate".to_owned();
+                let connection = accept_with(&socket, SocketFlags::CLOEXEC).doing(failed)?;
+                self.line.continue_as(&connection).doing(failed)
             }
         }
     }
 
-    /// Looks whether the program is there before somebody waits for it; the answer at exec counts.
-    fn find_program(&self) -> Result<(), Failure> {
+    /// Looks for the program; the answer at exec counts.
+    fn find_program(&self) -> Result<PathBuf, Failure> {
         let mut answer = Errno::NOENT;
         for path in self.candidates() {
             let access = accessat(rustix::fs::CWD, &path, Access::EXEC_OK, AtFlags::EACCESS);
@@ -418,7 +428,7 @@ impl Becoming<'_> {
                 })
             };
             match access {
-                Ok(()) if is_file() => return Ok(()),
+                Ok(()) if is_file() => return Ok(path),
                 Ok(()) => answer = Errno::ACCESS,
                 Err(error) => answer = worse(answer, error),
             }
@@ -426,19 +436,25 @@ impl Becoming<'_> {
         Err(self.failure(answer))
     }
 
-    fn execute_program(&self, environment: &[CString]) -> Failure {
-        let mut answer = Errno::NOENT;
-        for path in self.candidates() {
-            let Ok(path) = CString::new(path.as_os_str().as_bytes()) else {
-                continue;
-            };
-            let error = process::execute(&path, &self.process.args, environment);
-            answer = worse(answer, error);
-            if !matches!(error, Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) {
-                break;
-            }
+    fn execute_program(&self, stone: &SteppingStone, environment: &[CString]) -> Failure {
+        let path = match self.find_program() {
+            Ok(path) => path,
+            Err(failure) => return failure,
+        };
+        let Ok(path) = CString::new(path.into_os_string().into_vec()) else {
+            return self.failure(Errno::NOENT);
+        };
+        if let Err(errno) = self.line.say(Word::Executing) {
+            return Failure::setup("reporting the execution", errno);
         }
-        self.failure(answer)
+        let errno = stone.execute(self.line.as_fd(), &path, &self.process.args, environment);
+        Failure::setup(
+            format!(
+                "executing {}: executing the stepping stone",
+                self.program().display()
+            ),
+            errno,
+        )
     }
 
     fn program(&self) -> &OsStr {

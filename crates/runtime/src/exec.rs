@@ -86,6 +86,9 @@ fn listen(line: &Line, running: &mut Running) -> Result<(), LaunchError> {
             Word::Console => running.console = message.fd,
             Word::Listener => running.listener = message.fd,
             Word::Failure => return Err(Failure::from_bytes(&message.text).into()),
+            Word::Executing => {
+                return Ok(line.hear_execution().map_err(LaunchError::Line)??);
+            }
             _ => return Err(LaunchError::Line(Errno::PROTO)),
         }
     }

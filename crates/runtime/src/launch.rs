@@ -266,6 +266,10 @@ fn hear_start(line: &Line) -> Result<Option<OwnedFd>, LaunchError> {
         match message.word {
             Word::Failure => return Err(Failure::from_bytes(&message.text).into()),
             Word::Listener => listener = message.fd,
+            Word::Executing => {
+                line.hear_execution().map_err(LaunchError::Line)??;
+                break;
+            }
             _ => return Err(LaunchError::Line(Errno::PROTO)),
         }
     }
@@ -387,6 +391,10 @@ impl Making {
                 }
                 Word::Ready => return Ok(()),
                 Word::Failure => return Err(Failure::from_bytes(&message.text).into()),
+                Word::Executing => {
+                    self.line.hear_execution().map_err(LaunchError::Line)??;
+                    return self.at_end();
+                }
                 Word::Go | Word::Start | Word::Process => {
                     return Err(LaunchError::Line(Errno::PROTO));
                 }

@@ -13,6 +13,7 @@
 //!                         Go     ──►
 //!                                ◄──   Ready        the start gate
 //!                         Start  ──►
+//!                                ◄──   Executing    from here on only a Failure can come
 //!                                ◄──   (end)        the program runs
 //! at any time                    ◄──   Failure
 //! ```
@@ -29,7 +30,7 @@ use rustix::net::{
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg,
     sendmsg, socketpair,
 };
-use wolffia_sys::Errno;
+use wolffia_sys::{Errno, stepping_stone};
 
 /// No message is longer; a failure's text is cut.
 const MESSAGE_BYTES_MAX: usize = 4096;
@@ -44,6 +45,9 @@ pub(crate) enum Word {
     Listener = b'L',
     Mounted = b'M',
     Ready = b'R',
+    /// What follows is said by the [stepping stone](wolffia_sys::stepping_stone), a process of the container already:
+    /// a failure is believed, nothing else.
+    Executing = b'X',
     /// The process we wait for is this one: its id, with its pidfd.
     Process = b'P',
     Failure = b'F',
@@ -58,6 +62,7 @@ impl Word {
             Word::Listener,
             Word::Mounted,
             Word::Ready,
+            Word::Executing,
             Word::Process,
             Word::Failure,
         ]
@@ -92,6 +97,11 @@ impl Line {
 
     pub(crate) fn from_fd(fd: OwnedFd) -> Line {
         Line(fd)
+    }
+
+    /// Lets this end be that of another line from now on, under its own number.
+    pub(crate) fn continue_as(&mut self, other: &OwnedFd) -> Result<(), Errno> {
+        rustix::io::dup3(other, &mut self.0, rustix::io::DupFlags::CLOEXEC)
     }
 
     pub(crate) fn say(&self, word: Word) -> Result<(), Errno> {
@@ -158,6 +168,17 @@ impl Line {
         }))
     }
 
+    /// Waits, behind `Executing`, for the end of the line, which means that the program runs.
+    pub(crate) fn hear_execution(&self) -> Result<Result<(), Failure>, Errno> {
+        match self.receive()? {
+            None => Ok(Ok(())),
+            Some(message) if message.word == Word::Failure => {
+                Ok(Err(Failure::from_bytes(&message.text)))
+            }
+            Some(_) => Err(Errno::PROTO),
+        }
+    }
+
     /// Waits for this word alone; anything else, or the end, is `EPROTO`.
     pub(crate) fn expect(&self, word: Word) -> Result<(), Errno> {
         match self.receive()? {
@@ -220,22 +241,28 @@ impl Failure {
     }
 
     pub(crate) fn from_bytes(bytes: &[u8]) -> Failure {
-        let kind = match bytes.first() {
-            Some(1) => Kind::NotFound,
-            Some(2) => Kind::NotExecutable,
-            _ => Kind::Setup,
-        };
         let errno = bytes
             .get(1..5)
             .and_then(|raw| raw.try_into().ok())
             .map(i32::from_le_bytes);
+        // What is no errno was not written by us.
+        let errno = errno
+            .filter(|errno| (1..4096).contains(errno))
+            .map_or(Errno::IO, Errno::from_raw_os_error);
+        let kind = match bytes.first() {
+            Some(1) => Kind::NotFound,
+            Some(2) => Kind::NotExecutable,
+            // The stepping stone's: it tells no kinds apart.
+            Some(&kind) if kind == stepping_stone::MESSAGE_HEAD[1] => match errno {
+                Errno::NOENT | Errno::NOTDIR => Kind::NotFound,
+                _ => Kind::NotExecutable,
+            },
+            _ => Kind::Setup,
+        };
         Failure {
             kind,
             doing: String::from_utf8_lossy(bytes.get(5..).unwrap_or_default()).into_owned(),
-            // What is no errno was not written by us.
-            errno: errno
-                .filter(|errno| (1..4096).contains(errno))
-                .map_or(Errno::IO, Errno::from_raw_os_error),
+            errno,
         }
     }
 
@@ -308,5 +335,22 @@ mod tests {
         assert_eq!(Failure::from_bytes(&failure.to_bytes()), failure);
         assert_eq!(failure.code(), 127);
         assert_eq!(Failure::from_bytes(&[]).kind, Kind::Setup);
+    }
+
+    #[test]
+    fn what_the_stepping_stone_says_is_a_failure() {
+        for (errno, kind) in [
+            (Errno::NOENT, Kind::NotFound),
+            (Errno::ACCESS, Kind::NotExecutable),
+            (Errno::NOEXEC, Kind::NotExecutable),
+        ] {
+            let [word, head] = stepping_stone::MESSAGE_HEAD;
+            assert_eq!(Word::from_byte(word), Some(Word::Failure));
+            let mut bytes = vec![head];
+            bytes.extend(errno.raw_os_error().to_le_bytes());
+            bytes.extend(b"executing it");
+            let doing = "executing it".to_owned();
+            assert_eq!(Failure::from_bytes(&bytes), Failure { kind, doing, errno });
+        }
     }
 }

@@ -19,6 +19,7 @@ pub mod pty;
 pub mod rlimit;
 pub mod seccomp;
 pub mod signal;
+pub mod stepping_stone;
 pub mod xattr;
 
 pub use rustix::io::Errno;

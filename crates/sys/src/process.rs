@@ -12,7 +12,6 @@
 //! Sources: clone(2), `pidfd_open(2)`, `close_range(2)`, prctl(2).
 
 use std::{
-    ffi::{CStr, CString},
     fmt,
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
 };
@@ -322,29 +321,6 @@ pub fn close_except(first: u32, kept: &[BorrowedFd<'_>]) -> Result<(), Errno> {
         from = fd + 1;
     }
     close_range(from, u32::MAX, 0)
-}
-
-/// Replaces the calling program; returns only where that failed.
-///
-/// An ignored SIGPIPE (Rust programs ignore it) is set back to its default first, as the new program would inherit it.
-pub fn execute(path: &CStr, arguments: &[CString], environment: &[CString]) -> Errno {
-    let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
-        let ends = std::iter::once(std::ptr::null());
-        strings
-            .iter()
-            .map(|string| string.as_ptr())
-            .chain(ends)
-            .collect()
-    };
-    let (arguments, environment) = (pointers(arguments), pointers(environment));
-    #[expect(unsafe_code, reason = "execve and signal are extern functions")]
-    // SAFETY: both arrays end with a null pointer, their strings end with a zero byte, and all of it outlives the call.
-    // SIG_DFL is no handler of ours.
-    unsafe {
-        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
-        libc::execve(path.as_ptr(), arguments.as_ptr(), environment.as_ptr());
-    }
-    last_errno()
 }
 
 /// Asks for this signal when the parent's thread ends; `None` takes it back.

@@ -12,6 +12,7 @@
 //!   ENOSYS, unless the profile's own default errno is that: a libc then takes the older way.
 //! - Without `architectures` only the machine's own is served, and a call of another ends the
 //!   program.
+//! - A profile that lets everybody execute anything lets our stepping stone through.
 //! - Without `flags`, speculation is left alone (`SECCOMP_FILTER_FLAG_SPEC_ALLOW`).
 //!
 //! # Sources
@@ -212,7 +213,7 @@ pub fn to_policy(section: &LinuxSeccomp) -> Result<Policy, SeccompError> {
         .iter()
         .filter_map(|draft| Some((draft.architecture, draft.highest?)))
         .collect();
-    Ok(Policy {
+    let mut policy = Policy {
         default,
         newer: answers_newer.then_some(Newer {
             action: Action::Errno(ENOSYS),
@@ -223,7 +224,72 @@ pub fn to_policy(section: &LinuxSeccomp) -> Result<Policy, SeccompError> {
             .into_iter()
             .map(|draft| (draft.architecture, draft.rules.into_iter().collect()))
             .collect(),
-    })
+    };
+    admit_stepping_stone(&mut policy);
+    Ok(policy)
+}
+
+/// Lets the [stepping stone](wolffia_sys::stepping_stone) through, between our process and the
+/// program: it is executed by descriptor, and marks a descriptor as close-on-exec. Whoever may
+/// execute anything at all, unwatched, gains nothing by that. Where execve is watched by a
+/// supervisor or allowed for some arguments only, nothing is added.
+fn admit_stepping_stone(policy: &mut Policy) {
+    const F_SETFD: u64 = 2;
+    const FD_CLOEXEC: u64 = 1;
+    const AT_EMPTY_PATH: u64 = 0x1000;
+    let equal = |argument, value| Condition {
+        argument,
+        width: Width::Register,
+        test: Test::Equal(value),
+    };
+    let number = |name| numbers::number(NATIVE, name);
+    let (Some(execve), Some(execveat), Some(fcntl)) =
+        (number("execve"), number("execveat"), number("fcntl"))
+    else {
+        return;
+    };
+    let goes_through = |policy: &Policy, number: u32, arguments: [u64; 6]| {
+        let verdict = policy.verdict(NATIVE.audit_token(), number, &arguments);
+        matches!(verdict, Action::Allow | Action::Log)
+    };
+    let conditional = policy
+        .tenant(NATIVE.audit_token(), execve)
+        .is_some_and(|(_, rules)| {
+            rules
+                .of(execve)
+                .iter()
+                .any(|rule| !rule.conditions.is_empty())
+        });
+    if conditional || !goes_through(policy, execve, [0; 6]) {
+        return;
+    }
+    for (number, arguments, conditions) in [
+        (
+            execveat,
+            [0, 0, 0, 0, AT_EMPTY_PATH, 0],
+            vec![equal(4, AT_EMPTY_PATH)],
+        ),
+        (
+            fcntl,
+            [0, F_SETFD, FD_CLOEXEC, 0, 0, 0],
+            vec![equal(1, F_SETFD), equal(2, FD_CLOEXEC)],
+        ),
+    ] {
+        if !goes_through(policy, number, arguments)
+            && let Some((_, rules)) = policy
+                .architectures
+                .iter_mut()
+                .find(|(listed, _)| *listed == NATIVE)
+        {
+            rules.put_first(
+                number,
+                Rule {
+                    conditions,
+                    action: Action::Allow,
+                },
+            );
+        }
+    }
 }
 
 /// What has been read of one architecture.

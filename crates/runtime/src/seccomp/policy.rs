@@ -239,6 +239,21 @@ impl FromIterator<(u32, Rule)> for Rules {
 }
 
 impl Rules {
+    /// Puts a rule before all others of its number.
+    pub fn put_first(&mut self, number: u32, rule: Rule) {
+        match self
+            .entries
+            .binary_search_by_key(&number, |(number, _)| *number)
+        {
+            Ok(at) => {
+                let rest = self.entries[at].1.as_slice().iter().cloned();
+                let rules = std::iter::once(rule).chain(rest).collect();
+                self.entries[at].1 = Entry::Several(rules);
+            }
+            Err(at) => self.entries.insert(at, (number, Entry::One(rule))),
+        }
+    }
+
     /// The calls that have rules, in the order of their numbers.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (u32, &[Rule])> {
         self.entries

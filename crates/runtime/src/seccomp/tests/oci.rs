@@ -195,6 +195,37 @@ fn notify_asks_for_a_listener() {
 }
 
 #[test]
+fn profile_that_allows_execve_lets_the_stepping_stone_through() {
+    const SET_CLOSE_ON_EXEC: [u64; 6] = [9, 2, 1, 0, 0, 0];
+    const BY_DESCRIPTOR: [u64; 6] = [9, 0, 0, 0, 0x1000, 0];
+    let list = |execve: &str| {
+        format!(
+            r#"{{"defaultAction":"SCMP_ACT_ERRNO","listenerPath":"/a","syscalls":[
+                {{"names":["read","fcntl","getpid"],"action":"SCMP_ACT_ERRNO","errnoRet":5}},
+                {{"names":["execve"],{execve}}}]}}"#
+        )
+    };
+    check(
+        &list(r#""action":"SCMP_ACT_ALLOW""#),
+        &[
+            ("execveat", BY_DESCRIPTOR, Action::Allow),
+            ("execveat", NONE, Action::Errno(38)),
+            ("fcntl", SET_CLOSE_ON_EXEC, Action::Allow),
+            ("fcntl", [9, 2, 0, 0, 0, 0], Action::Errno(5)),
+            ("fcntl", NONE, Action::Errno(5)),
+        ],
+    );
+    let refused = &[
+        ("execveat", BY_DESCRIPTOR, Action::Errno(38)),
+        ("fcntl", SET_CLOSE_ON_EXEC, Action::Errno(5)),
+    ];
+    check(&list(r#""action":"SCMP_ACT_NOTIFY""#), refused);
+    check(&list(r#""action":"SCMP_ACT_ERRNO","errnoRet":9"#), refused);
+    let some = r#""action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":7,"op":"SCMP_CMP_EQ"}]"#;
+    check(&list(some), refused);
+}
+
+#[test]
 fn mistakes_are_named() {
     let rule = |rule: &str| {
         filter(&format!(
