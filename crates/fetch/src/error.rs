@@ -125,7 +125,13 @@ pub enum Error {
         /// How often it was tried since the last byte that arrived.
         tries: u32,
         /// The last failure.
-        source: Box<Error>,
+        source: LastFailure,
+    },
+    /// The registry does not accept a name and password that were to be stored.
+    #[error("logging in to {host}: name or password is wrong")]
+    Login {
+        /// The registry.
+        host: String,
     },
     /// The connection broke again and again, with a little progress each time.
     #[error("{doing}: given up after the connection broke {resumes} times")]
@@ -209,6 +215,39 @@ pub enum Error {
     },
 }
 
+/// The failure after which a request was given up, told without repeating what was being done.
+#[derive(Debug)]
+pub struct LastFailure(Box<Error>);
+
+impl LastFailure {
+    pub(crate) fn new(error: Error) -> Self {
+        Self(Box::new(error))
+    }
+
+    /// Returns the failure itself.
+    pub fn error(&self) -> &Error {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for LastFailure {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &*self.0 {
+            Error::Exchange { host, source, .. } => write!(formatter, "{host}: {source}"),
+            error => error.fmt(formatter),
+        }
+    }
+}
+
+impl std::error::Error for LastFailure {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &*self.0 {
+            Error::Exchange { source, .. } => source.source(),
+            error => error.source(),
+        }
+    }
+}
+
 impl Error {
     /// Takes an error of this room out of an [`io::Error`] that a reader returned.
     ///
@@ -253,7 +292,10 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Exchange { source, host, .. } => return source.hint(host),
-            Self::GivenUp { source, .. } => return source.hint(),
+            Self::GivenUp { source, .. } => return source.error().hint(),
+            Self::Login { .. } => {
+                "some registries want a token made on their web pages instead of the password".to_owned()
+            }
             Self::NotFound { host, .. } => format!(
                 "check the spelling and the tag; if the image is private, `wolffia login {host}` first"
             ),

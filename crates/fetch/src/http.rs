@@ -50,7 +50,7 @@ pub enum Fault {
     #[error(transparent)]
     Name(#[from] ResolveError),
     /// No connection could be made.
-    #[error("connecting")]
+    #[error("no connection")]
     Connect(#[source] io::Error),
     /// A proxy refused, or its address cannot be used.
     #[error("connecting through the proxy: {0}")]

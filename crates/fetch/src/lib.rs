@@ -53,7 +53,7 @@ mod tls;
 pub use blob::Download;
 pub use credentials::Credential;
 pub use environment::Environment;
-pub use error::Error;
+pub use error::{Error, LastFailure};
 pub use http::Fault;
 pub use limits::Limits;
 pub use secret::Secret;

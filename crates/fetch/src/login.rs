@@ -56,7 +56,7 @@ impl Login {
     /// Asks the registry, and keeps the credentials if it accepts them. Blocks.
     ///
     /// # Errors
-    /// Fails where the registry refuses them ([`Error::Denied`]), cannot be asked, or they cannot be written.
+    /// Fails where the registry refuses them ([`Error::Login`]), cannot be asked, or they cannot be written.
     pub fn perform(&self, environment: &Environment, limits: Limits) -> Result<Kept, Error> {
         let name = storage_name(&self.registry);
         let host = name.split('/').next().unwrap_or(name);
@@ -65,7 +65,14 @@ impl Login {
             user: self.user.clone(),
             password: self.password.clone(),
         };
-        registry::check(host, insecure, environment, limits, credential.clone())?;
+        registry::check(host, insecure, environment, limits, credential.clone()).map_err(
+            |error| match error {
+                Error::Denied { .. } => Error::Login {
+                    host: host.to_owned(),
+                },
+                error => error,
+            },
+        )?;
         Ok(keep(environment, name, &credential, self.file.as_deref())?)
     }
 }

@@ -11,7 +11,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::time::Duration;
 
-use crate::error::Error;
+use crate::error::{Error, LastFailure};
 use crate::limits::Limits;
 
 /// A refused connection is tried once more only: a typing error in a port should not take seconds to be told.
@@ -61,7 +61,7 @@ impl<'a> Tries<'a> {
             return Err(Error::GivenUp {
                 doing: doing.to_owned(),
                 tries: *self.failures,
-                source: Box::new(error),
+                source: LastFailure::new(error),
             });
         }
         let pause = asked.unwrap_or_else(|| self.pause());

@@ -60,7 +60,7 @@ fn basic_authentication_of_the_real_one_needs_a_login() {
     let name = registry.push(&layout, "a", "b");
     let environment = environment(folder.path());
     let refused = |error: Error| match error {
-        Error::Denied { .. } => true,
+        Error::Denied { .. } | Error::Login { .. } => true,
         error => panic!("{}", story(&error)),
     };
     let pulled = || pull(&open(&name, &environment), &original);
