@@ -21,7 +21,7 @@ use rustix::io::Errno;
 use wolffia_store::ImageRoot;
 use wolffia_sys::{
     facts::Overlays,
-    mount::{Overlay, Plan, Step},
+    mount::{Bind, Overlay, Plan, Step},
 };
 
 pub use self::{overlay::Unpacked, stubs::Stubs};
@@ -104,6 +104,13 @@ pub enum UnpackError {
 /// Returns the plan of one overlay: committed layers of the container's own above `image`'s.
 fn plan(lower: PathBuf, data: Vec<PathBuf>, work: &WorkDir) -> Result<Plan, WorkError> {
     let writable = work.writable(&lower)?;
+    let at = PathBuf::from("/");
+    if writable.is_none() && data.is_empty() && work.committed.is_empty() {
+        // The kernel makes no overlay of one layer alone.
+        return Ok(Plan {
+            steps: vec![Step::Bind(Bind::new(lower, at).read_only())],
+        });
+    }
     let mut layers = work.committed.clone();
     layers.push(lower);
     Ok(Plan {
@@ -113,7 +120,7 @@ fn plan(lower: PathBuf, data: Vec<PathBuf>, work: &WorkDir) -> Result<Plan, Work
             writable,
             userxattr: true,
             options: Vec::new(),
-            at: PathBuf::from("/"),
+            at,
         })],
     })
 }
