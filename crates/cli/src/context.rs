@@ -9,7 +9,7 @@ use std::{
     path::PathBuf,
 };
 
-use wolffia_engine::{containers::Containers, home::Home};
+use wolffia_engine::{containers::Containers, home::Home, identity};
 use wolffia_store::Store;
 
 use crate::failure::Failure;
@@ -56,7 +56,14 @@ impl Context {
         if let Some(home) = self.home.get() {
             return Ok(home);
         }
-        let home = Home::open(self.root.as_deref()).map_err(|error| {
+        let settled = identity::settle(self.root.as_deref()).map_err(|error| {
+            error
+                .hint()
+                .into_iter()
+                .fold(Failure::from_error(&error), Failure::help)
+        })?;
+        let root = settled.as_deref().or(self.root.as_deref());
+        let home = Home::open(root).map_err(|error| {
             let failure = Failure::from_error(&error);
             match error.hint() {
                 Some(hint) => failure.help(hint),

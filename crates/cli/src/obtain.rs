@@ -1,20 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 //! An image, fetched if it must be: what `pull`, `run` and `create` share.
 
-use wolffia_engine::helper::{self, HelperError};
+use wolffia_engine::{
+    helper::{self, HelperError},
+    identity,
+};
 use wolffia_fetch::{Environment, sources::credential_by_helper};
 use wolffia_image::Platform;
 use wolffia_pull::{
     ImageOutcome, Policy, PullRequest,
     job::{Job, Outcome, Task},
 };
-use wolffia_sys::idmap::{Mapping, WhySingle, Wish};
+use wolffia_sys::idmap::{Mapping, WhySingle};
 
 use crate::{context::Context, failure::Failure, human, progress::Line};
 
 /// Chooses the ids of containers, and says once a day where it is only one.
 pub(crate) fn mapping(context: &Context) -> Result<Mapping, Failure> {
-    let (mapping, why) = Mapping::choose(Wish::Best)
+    // The state root first: started by root, that is where we become somebody else.
+    context.home()?;
+    let (mapping, why) = identity::mapping()
         .map_err(|error| Failure::from_error(&error).help("wolffia doctor says what is missing"))?;
     if let Some(why) = why {
         say_once(context, &why)?;

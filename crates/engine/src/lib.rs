@@ -17,6 +17,7 @@ pub mod helper;
 pub mod home;
 pub mod hostfiles;
 pub mod id;
+pub mod identity;
 pub mod inside;
 pub mod inspect;
 pub mod lock;

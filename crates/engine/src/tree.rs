@@ -10,12 +10,12 @@ use std::{
 };
 
 use thiserror::Error;
-use wolffia_sys::{
-    idmap::{IdMapError, Mapping, Wish},
-    process::Ended,
-};
+use wolffia_sys::{idmap::IdMapError, process::Ended};
 
-use crate::inside::{self, InsideError};
+use crate::{
+    identity,
+    inside::{self, InsideError},
+};
 
 /// Why files stayed.
 #[derive(Debug, Error)]
@@ -64,7 +64,7 @@ pub fn remove_plainly(path: &Path) -> Result<(), TreeError> {
 }
 
 fn remove_inside(path: &Path) -> Result<(), TreeError> {
-    let (mapping, _) = Mapping::choose(Wish::Best)?;
+    let (mapping, _) = identity::mapping()?;
     let ended = inside::run(&mapping, || u8::from(remove_plainly(path).is_err()))?;
     match ended {
         Ended::Exited(0) => Ok(()),

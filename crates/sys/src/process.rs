@@ -348,6 +348,18 @@ pub fn become_user(user: rustix::process::Uid, group: rustix::process::Gid) -> R
     rustix::thread::set_thread_res_uid(user, user, user)
 }
 
+/// As [`become_user`], but keeps the capabilities of `sets`, of which the caller must hold the permitted ones.
+pub fn become_user_keeping(
+    user: rustix::process::Uid,
+    group: rustix::process::Gid,
+    sets: &crate::capabilities::Sets,
+) -> Result<(), Errno> {
+    rustix::thread::set_keep_capabilities(true)?;
+    become_user(user, group)?;
+    rustix::thread::set_keep_capabilities(false)?;
+    crate::capabilities::apply(sets)
+}
+
 /// Decides whether others of the same user may trace the caller and open its /proc files; also for core dumps.
 pub fn set_dumpable(dumpable: bool) -> Result<(), Errno> {
     use rustix::process::DumpableBehavior;
