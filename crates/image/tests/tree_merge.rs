@@ -331,6 +331,20 @@ fn hostile_paths_end_inside_or_are_refused() {
 }
 
 #[test]
+fn a_path_runs_through_255_links_and_no_more() {
+    for (links, refused) in [(255, 0), (256, 1)] {
+        let mut items = vec![Item::directory("0")];
+        for place in 1..=links {
+            let before = (place - 1).to_string().into_bytes();
+            items.push(Item::new(place.to_string(), ItemKind::Symlink(before)));
+        }
+        items.push(Item::file(format!("{links}/file"), ""));
+        let tree = Tree::merge(&[layer(&items)]).unwrap();
+        assert_eq!(tree.refused.count, refused, "{links} links");
+    }
+}
+
+#[test]
 fn names_that_no_file_system_takes_are_refused() {
     let long = "n".repeat(256);
     let deep = "d/".repeat(2047);

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use wolffia_image::Digest;
+
 use super::{Danger, Maker};
 use crate::archive::{Form, Item, ItemKind, Sparse, Spelling, Writer};
 
@@ -275,7 +277,11 @@ impl Maker {
             .xattrs
             .insert(b"user.on.directory".to_vec(), b"1".to_vec());
         self.put(writer, directory);
-        // What steers overlayfs and tools for ordinary users, planted.
+        self.planted(writer);
+    }
+
+    /// What steers overlayfs and tools for ordinary users, written by the image.
+    fn planted(&mut self, writer: &mut Writer) {
         for (name, value) in [
             ("user.overlay.metacopy", &b""[..]),
             ("user.overlay.redirect", b"/ab/cdefghijklmnopqrstuvw"),
@@ -283,16 +289,50 @@ impl Maker {
             ("trusted.overlay.metacopy", b"x"),
             ("user.rootlesscontainers", b"\x08\x01\x10\x02"),
         ] {
-            let mut item = Item::file(format!("attributes/{name}"), name);
+            let mut item = Item::file(format!("planted/{name}"), name);
             item.xattrs.insert(name.into(), value.to_vec());
             self.put(writer, item);
         }
-        let mut opaque = Item::directory("attributes/opaque");
-        for name in ["user.overlay.opaque", "trusted.overlay.opaque"] {
-            opaque.xattrs.insert(name.into(), b"y".to_vec());
-        }
-        self.put(writer, opaque);
-        self.put(writer, Item::file("attributes/opaque/below", "still seen"));
+        let mut plant = |mut item: Item, attributes: &[(&str, &[u8])]| {
+            for (name, value) in attributes {
+                item.xattrs.insert((*name).into(), value.to_vec());
+            }
+            self.put(writer, item);
+        };
+        // Empty files are no stubs, so nothing of ours would stand in the way: these would show another file's content.
+        let other = Digest::of(b"owned").object_name().redirect();
+        let redirect = ("user.overlay.redirect", other.as_bytes());
+        plant(
+            Item::file("planted/empty", ""),
+            &[("user.overlay.metacopy", b""), redirect],
+        );
+        plant(
+            Item::file("planted/empty-long", ""),
+            &[("user.overlay.metacopy", b"\0\x04\0\0"), redirect],
+        );
+        plant(
+            Item::directory("planted/moved"),
+            &[("user.overlay.redirect", b"/plain")],
+        );
+        // A directory that would have whiteouts in it, and one that would hide what is below.
+        plant(
+            Item::directory("planted/whiteouts"),
+            &[("user.overlay.opaque", b"x")],
+        );
+        plant(
+            Item::file("planted/whiteouts/hidden", ""),
+            &[("user.overlay.whiteout", b"")],
+        );
+        plant(
+            Item::file("planted/whiteouts/hidden-too", ""),
+            &[("user.overlay.whiteout", b"y")],
+        );
+        let opaque: [(&str, &[u8]); 2] = [
+            ("user.overlay.opaque", b"y"),
+            ("trusted.overlay.opaque", b"y"),
+        ];
+        plant(Item::directory("planted/opaque"), &opaque);
+        plant(Item::file("planted/opaque/below", "still seen"), &[]);
     }
 
     fn sparse_files(&mut self, writer: &mut Writer) {
