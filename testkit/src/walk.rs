@@ -9,7 +9,9 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use wolffia_image::tree::{Kind, Tree, xattr};
+use wolffia_image::tar::{Event, Reader};
+use wolffia_image::tree::{Kind, LayerBuilder, Tree, Wants, xattr};
+use wolffia_image::{Hasher, Layer};
 
 const SOURCE: &str = include_str!("walk.c");
 
@@ -114,6 +116,48 @@ pub fn parse(printed: &str) -> Walk {
         node.first_name = first;
     }
     walk
+}
+
+/// Returns the tree that a pull makes of these archives, the lowest first, without a store.
+///
+/// # Panics
+/// Where an archive cannot be read.
+pub fn tree(archives: &[Vec<u8>]) -> Tree {
+    let layers: Vec<Layer> = archives.iter().map(|archive| layer(archive)).collect();
+    Tree::merge(&layers).expect("a test's layers reach no limit")
+}
+
+fn layer(archive: &[u8]) -> Layer {
+    let mut reader = Reader::new();
+    let mut builder = LayerBuilder::new();
+    let mut hasher = None;
+    let mut input = archive;
+    while let Some(event) = reader
+        .next(&mut input)
+        .expect("an archive of a test can be read")
+    {
+        match (event, &mut hasher) {
+            (Event::Entry(header), _) => {
+                let wants = builder
+                    .begin(header)
+                    .expect("a test's layer reaches no limit");
+                hasher = (wants != Wants::Nothing).then(Hasher::new);
+            }
+            (Event::Data { bytes, .. }, Some(hasher)) => hasher.update(bytes),
+            (Event::Hole { length, .. }, Some(hasher)) => {
+                let length = usize::try_from(length).expect("a hole of a test fits into memory");
+                hasher.update(&vec![0; length]);
+            }
+            (Event::EntryEnd, _) => {
+                if let Some(hasher) = hasher.take() {
+                    builder.content(hasher.finish());
+                }
+            }
+            (Event::Data { .. } | Event::Hole { .. }, None) => {}
+        }
+    }
+    reader.finish().expect("an archive of a test is whole");
+    builder.finish()
 }
 
 /// Returns what somebody would walk who had this tree on a disk.

@@ -12,9 +12,6 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::json;
-use wolffia_image::tar::{Event, Reader};
-use wolffia_image::tree::{LayerBuilder, Wants};
-use wolffia_image::{Hasher, Layer, Tree};
 use wolffia_testkit::awkward::{self, Danger};
 use wolffia_testkit::layout::Layout;
 use wolffia_testkit::need;
@@ -46,39 +43,6 @@ const DIFFERENCES: [(&str, Evens); 3] = [
         },
     ),
 ];
-
-/// Makes a layer of an archive, as a pull does.
-fn layer(archive: &[u8]) -> Layer {
-    let mut reader = Reader::new();
-    let mut builder = LayerBuilder::new();
-    let mut hasher = None;
-    let mut input = archive;
-    while let Some(event) = reader.next(&mut input).unwrap() {
-        match event {
-            Event::Entry(header) => {
-                let wants = builder.begin(header).unwrap();
-                hasher = (wants != Wants::Nothing).then(Hasher::new);
-            }
-            Event::Data { bytes, .. } => {
-                if let Some(hasher) = &mut hasher {
-                    hasher.update(bytes);
-                }
-            }
-            Event::Hole { length, .. } => {
-                if let Some(hasher) = &mut hasher {
-                    hasher.update(&vec![0; usize::try_from(length).unwrap()]);
-                }
-            }
-            Event::EntryEnd => {
-                if let Some(hasher) = hasher.take() {
-                    builder.content(hasher.finish());
-                }
-            }
-        }
-    }
-    reader.finish().unwrap();
-    builder.finish()
-}
 
 /// Unpacks an image by umoci and walks it.
 fn umoci(folder: &Path, archives: &[Vec<u8>]) -> Walk {
@@ -114,8 +78,7 @@ fn trees_equal_what_umoci_unpacks() {
     let mut explained = [0; DIFFERENCES.len()];
     for seed in 0..10 {
         let archives = awkward::layers(seed, Danger::Readable);
-        let layers: Vec<Layer> = archives.iter().map(|archive| layer(archive)).collect();
-        let tree = Tree::merge(&layers).unwrap();
+        let tree = walk::tree(&archives);
         assert!(tree.refused.is_empty(), "seed {seed}: {:?}", tree.refused);
         let mut ours = walk::of_tree(&tree);
         let folder = tempfile::tempdir().unwrap();
