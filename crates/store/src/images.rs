@@ -319,10 +319,15 @@ impl Store {
             .collect())
     }
 
+    /// Lists a directory of the store; what no name of ours can be is left out.
     pub(crate) fn list(&self, directory: &str) -> Result<Vec<String>> {
         let path = self.path().join(directory);
         let opened = open_directory(self.at(), Path::new(directory)).doing("opening", &path)?;
-        list(&opened).doing("listing", path)
+        let names = list(&opened).doing("listing", path)?;
+        Ok(names
+            .into_iter()
+            .filter_map(|name| name.into_string().ok())
+            .collect())
     }
 
     pub(crate) fn read_image(&self, id: &Digest, names: &[Name]) -> Result<Option<ImageRecord>> {

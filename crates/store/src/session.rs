@@ -12,7 +12,9 @@
 //! A session also holds the store's `lock` shared: garbage is collected under the exclusive lock, therefore never
 //! between an object's appearance and that of the record that names it.
 
+use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -92,7 +94,7 @@ impl Store {
     }
 
     /// Returns the sessions whose process is gone, with their locks.
-    fn dead_sessions(&self) -> Result<Vec<(String, Option<Lock>)>> {
+    fn dead_sessions(&self) -> Result<Vec<(OsString, Option<Lock>)>> {
         let path = self.path().join("ingest");
         let names = list(&open_directory(self.at(), Path::new("ingest")).doing("opening", &path)?)
             .doing("listing", &path)?;
@@ -118,7 +120,7 @@ impl Store {
         Ok(dead)
     }
 
-    fn remove_session(&self, name: &str) -> bool {
+    fn remove_session(&self, name: &OsStr) -> bool {
         let path = self.path().join("ingest").join(name);
         match std::fs::remove_dir_all(&path) {
             Ok(()) => true,
@@ -189,7 +191,7 @@ impl Session<'_> {
 
 impl Drop for Session<'_> {
     fn drop(&mut self) {
-        self.store.remove_session(&self.name);
+        self.store.remove_session(OsStr::new(&self.name));
     }
 }
 
@@ -208,13 +210,13 @@ pub(crate) fn random_name() -> Result<String> {
 }
 
 /// Returns the names in a directory, in no order, without `.` and `..`.
-pub(crate) fn list(directory: &OwnedFd) -> rustix::io::Result<Vec<String>> {
+pub(crate) fn list(directory: &OwnedFd) -> rustix::io::Result<Vec<OsString>> {
     let mut names = Vec::new();
     for entry in rustix::fs::Dir::read_from(directory)? {
         let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
         if name != "." && name != ".." {
-            names.push(name);
+            names.push(name.to_owned());
         }
     }
     Ok(names)

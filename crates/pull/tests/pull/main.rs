@@ -8,6 +8,8 @@ mod arrive;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod mounted;
+#[cfg(test)]
 mod place;
 #[cfg(test)]
 mod processes;

@@ -12,13 +12,29 @@ use crate::fixture;
 
 const CONTENT: &[u8] = b"the content of a file";
 
-fn tar() -> Vec<u8> {
+fn plain_tar() -> Vec<u8> {
     Tar::new()
         .directory("dir/", Meta::mode(0o755))
         .file("dir/file", Meta::mode(0o644), CONTENT)
         .file("other", Meta::mode(0o600), b"other")
         .symlink("link", "dir/file")
+        .file("dir/no ? text", Meta::mode(0o644), CONTENT)
         .bytes()
+}
+
+/// The tar with a name that is no text: the question mark becomes a byte that UTF-8 has not, and the checksum follows.
+fn tar() -> Vec<u8> {
+    let mut tar = plain_tar();
+    let name = b"dir/no ? text";
+    let at = tar
+        .windows(name.len())
+        .position(|window| window == name)
+        .unwrap();
+    tar[at + 7] = 0xff;
+    tar[at + 148..at + 156].fill(b' ');
+    let sum: u32 = tar[at..at + 512].iter().map(|byte| u32::from(*byte)).sum();
+    tar[at + 148..at + 155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+    tar
 }
 
 struct Place {
