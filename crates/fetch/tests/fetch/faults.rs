@@ -105,24 +105,32 @@ fn each_fault_ends_in_right_bytes_or_a_typed_error() {
         (On::Token, 1, status(401, None), Outcome::Denied),
     ];
     let original = image(&[400_000]);
+    // From the start, where a blob's first fault meets the configuration; and from when only the layer is missing.
     let rows: Vec<_> = cases
         .iter()
-        .flat_map(|case| [(case, None), (case, Some(3))])
+        .flat_map(|case| {
+            [
+                (case, None, false),
+                (case, Some(3), false),
+                (case, Some(3), true),
+            ]
+        })
+        .filter(|(case, _, late)| !late || case.0 == On::Blob)
         .collect();
     let next = AtomicUsize::new(0);
     // Most of a row is waiting.
     std::thread::scope(|scope| {
         for _worker in 0..12 {
             scope.spawn(|| {
-                while let Some((case, redirect)) = rows.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    try_row(&original, case, *redirect);
+                while let Some(row) = rows.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    try_row(&original, row.0, row.1, row.2);
                 }
             });
         }
     });
 }
 
-fn try_row(original: &Image, case: &(On, u32, Fault, Outcome), redirect: Option<u32>) {
+fn try_row(original: &Image, case: &(On, u32, Fault, Outcome), redirect: Option<u32>, late: bool) {
     let (on, times, fault, expected) = *case;
     let registry = Registry::start_with(Options {
         auth: Auth::anonymous_token(),
@@ -130,11 +138,18 @@ fn try_row(original: &Image, case: &(On, u32, Fault, Outcome), redirect: Option<
         ..Options::default()
     });
     let name = registry.put("a/b", "c", original);
-    registry.fault(on, times, fault);
     let home = tempfile::tempdir().unwrap();
+    let source = open(&name, &environment(home.path()));
     let begun = Instant::now();
-    let result = pull(&open(&name, &environment(home.path())), original);
-    let what = format!("{on:?} {times} {fault:?} {redirect:?}");
+    let result = if late {
+        let layer = source.resolve(&Platform::host()).unwrap().layers[0].clone();
+        registry.fault(on, times, fault);
+        read(&source, &layer).map(|bytes| assert!(bytes == *original.blobs[&layer.digest]))
+    } else {
+        registry.fault(on, times, fault);
+        pull(&source, original)
+    };
+    let what = format!("{on:?} {times} {fault:?} {redirect:?} {late}");
     let found = outcome(&result);
     let said = result.err().map(|error| story(&error)).unwrap_or_default();
     assert!(found == expected, "{what}: {found:?}: {said}");
