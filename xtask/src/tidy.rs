@@ -105,7 +105,7 @@ fn read_documents(root: &Path) -> anyhow::Result<Vec<Document>> {
             let path: PathBuf = entry.path();
             let name = entry.file_name();
             let kind = entry.file_type()?;
-            if kind.is_dir() && name != ".git" && !(name == "target" && folder == root) {
+            if kind.is_dir() && name != ".git" && name != "target" {
                 folders.push(path);
                 continue;
             }
