@@ -109,11 +109,13 @@ impl Channel {
         let mut bytes = vec![0; MESSAGE_BYTES_MAX];
         loop {
             match recv(&self.0, &mut bytes[..], flags) {
-                Ok((0, _)) | Err(Errno::CONNRESET) => return Ok(Heard::HungUp),
+                Ok((0, _)) => return Ok(Heard::HungUp),
                 Ok((count, _)) => {
                     return Ok(Heard::Message(serde_json::from_slice(&bytes[..count])?));
                 }
-                Err(Errno::INTR) => {}
+                // A side that ends without having read everything resets the other (`unix_release_sock` in net/unix/af_unix.c), and that is told
+                // once, *before* what it had said: its last words are still to be had, and only then the end.
+                Err(Errno::INTR | Errno::CONNRESET) => {}
                 Err(Errno::AGAIN) => return Ok(Heard::Nothing),
                 Err(error) => return Err(error.into()),
             }
@@ -155,6 +157,16 @@ impl Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn last_words_are_heard_from_a_side_that_did_not_listen() {
+        let (one, other) = Channel::pair().unwrap();
+        one.send(&Order::Resume).unwrap();
+        other.send(&Report::Exited(3)).unwrap();
+        drop(other);
+        assert_eq!(one.listen().unwrap(), Heard::Message(Report::Exited(3)));
+        assert_eq!(one.listen::<Report>().unwrap(), Heard::HungUp);
+    }
 
     #[test]
     fn messages_and_hanging_up_are_heard() {
