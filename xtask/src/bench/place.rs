@@ -54,6 +54,11 @@ impl Place {
         Ok(place)
     }
 
+    /// Returns the user's id.
+    pub(super) fn uid(&self) -> u32 {
+        self.uid
+    }
+
     /// Makes a folder that belongs to the user.
     pub(super) fn make_own(&self, folder: &Path) -> anyhow::Result<()> {
         std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;

@@ -174,6 +174,10 @@ fn make_bundle(place: &Place, bundle: &Path) -> anyhow::Result<()> {
         .iter()
         .map(|kind| json!({ "type": kind }))
         .collect();
+    // Written out, because runtimes differ in what they make of none.
+    for kind in ["uidMappings", "gidMappings"] {
+        ours["linux"][kind] = json!([{ "containerID": 0, "hostID": place.uid(), "size": 1 }]);
+    }
     std::fs::write(&config, serde_json::to_vec_pretty(&ours)?)?;
     Ok(())
 }
