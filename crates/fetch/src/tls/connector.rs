@@ -2,7 +2,7 @@
 //! TLS over whatever connection is there: the link in the client's chain that secures https.
 //!
 //! The client has a connector for rustls too, but no way to say whom to believe beyond a list of authorities; see
-//! [`super::verifier`] for what is more. Reading copies once, from the TLS library into the client's input buffer.
+//! [the verifier](mod@super::verifier) for what is more. Reading copies once, from the TLS library into the client's input buffer.
 
 use std::io::{self, Read as _, Write as _};
 use std::sync::Arc;
