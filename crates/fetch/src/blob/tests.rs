@@ -18,7 +18,7 @@ struct Memory {
 }
 
 impl Memory {
-    fn new(length: usize, spans: bool) -> (Arc<dyn Source>, Descriptor) {
+    fn source(length: usize, spans: bool) -> (Arc<dyn Source>, Descriptor) {
         let bytes: Vec<u8> = (0..length)
             .map(|number| number.to_le_bytes()[number % 3])
             .collect();
@@ -72,7 +72,7 @@ impl Source for Memory {
 
 #[test]
 fn an_empty_blob_is_verified_too() {
-    let (source, blob) = Memory::new(0, true);
+    let (source, blob) = Memory::source(0, true);
     let mut download = Download::new(Arc::clone(&source), &blob);
     assert_eq!(download.read(&mut [0; 9]).unwrap(), 0);
     let other = Descriptor::new("", Digest::of(b"x"), 0);
@@ -81,7 +81,7 @@ fn an_empty_blob_is_verified_too() {
 
 #[test]
 fn the_last_byte_is_not_handed_on_unless_all_are_right() {
-    let (source, mut blob) = Memory::new(1000, true);
+    let (source, mut blob) = Memory::source(1000, true);
     blob.digest = Digest::of(b"another");
     let mut download = Download::new(source, &blob);
     assert_eq!(download.read(&mut [0; 999]).unwrap(), 999);
@@ -93,7 +93,7 @@ fn the_last_byte_is_not_handed_on_unless_all_are_right() {
 /// The number of spans in memory is the process's: this is the only test here that starts lanes.
 #[test]
 fn lanes_keep_the_order_and_their_memory_is_bounded() {
-    let (source, blob) = Memory::new(9_500_000, true);
+    let (source, blob) = Memory::source(9_500_000, true);
     let rest = || 100..blob.size;
     let start = || Lanes::start(&source, &blob, rest());
     let (first, second) = (start(), start());
@@ -117,7 +117,7 @@ fn lanes_keep_the_order_and_their_memory_is_bounded() {
     drop(lanes);
     assert!(start().is_some(), "the memory came back");
 
-    let (source, blob) = Memory::new(9_500_000, false);
+    let (source, blob) = Memory::source(9_500_000, false);
     let mut lanes = Lanes::start(&source, &blob, 100..blob.size).unwrap();
     assert!(matches!(lanes.take(&mut buffer), Ok(Taken::Refused)));
 }
