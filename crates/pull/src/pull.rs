@@ -171,8 +171,27 @@ pub fn put_stubs(
         return Ok(root.facts);
     }
     let session = store.session()?;
-    let tree = store.tree(image.tree)?;
+    let tree = if store.has_tree(image.tree)? {
+        store.tree(image.tree)?
+    } else {
+        merge_again(&session, image)?
+    };
     Ok(session.put_stubs(image.tree, &tree, owners)?)
+}
+
+/// Makes the tree of an image that lost it (a check took a damaged one away) from its layers, if those are here.
+fn merge_again(session: &Session<'_>, image: &ImageRecord) -> Result<Tree, PullError> {
+    let mut layers = Vec::new();
+    for diff_id in image.config.diff_ids() {
+        let layer = session.store().layer(diff_id)?;
+        layers.push(layer.ok_or_else(|| StoreError::NoImage(image.display_name()))?);
+    }
+    let tree = Tree::merge(&layers).map_err(|source| PullError::Tree {
+        name: image.display_name(),
+        source,
+    })?;
+    session.put_tree(image.tree, &tree)?;
+    Ok(tree)
 }
 
 /// What must be done for an image.

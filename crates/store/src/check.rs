@@ -22,7 +22,7 @@ use crate::layout::Store;
 use crate::owners::Owners;
 use crate::session::{Session, list};
 use crate::stubs::{METACOPY_ATTRIBUTE, REDIRECT_ATTRIBUTE};
-use crate::trees::{TreeId, stubs_path};
+use crate::trees::{STUBS_PREFIX, TreeId, stubs_path};
 
 /// Most problems that are told one by one.
 pub const PROBLEMS_MAX: usize = 1000;
@@ -69,6 +69,26 @@ pub enum Repair {
     Yes,
 }
 
+/// Which objects a check reads; records are always read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// All.
+    Everything,
+    /// Those written at this time or later, in seconds since 1970.
+    WrittenSince(u64),
+}
+
+impl Scope {
+    fn contains(self, stat: &Stat) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::WrittenSince(seconds) => {
+                u64::try_from(stat.st_mtime).is_ok_and(|written| written >= seconds)
+            }
+        }
+    }
+}
+
 impl Report {
     /// Returns whether all is well.
     pub fn is_clean(&self) -> bool {
@@ -91,6 +111,15 @@ impl Store {
     ///
     /// Nothing is collected meanwhile, but things may be added: an image that appears during the check is not in it.
     pub fn check(&self, owners: Option<&Owners>, repair: Repair) -> Result<Report> {
+        self.check_within(Scope::Everything, owners, repair)
+    }
+
+    pub(crate) fn check_within(
+        &self,
+        scope: Scope,
+        owners: Option<&Owners>,
+        repair: Repair,
+    ) -> Result<Report> {
         let mut report = Report::default();
         let left = self.sweep();
         let session = self.session()?;
@@ -100,17 +129,18 @@ impl Store {
                 "what a killed command left cannot be removed",
             );
         }
-        self.check_objects(&session, repair, &mut report)?;
+        self.check_objects(&session, scope, repair, &mut report)?;
         self.check_layers(&session, repair, &mut report)?;
         self.check_trees(&session, owners, repair, &mut report)?;
-        self.check_images(&mut report)?;
-        self.check_names(&mut report)?;
+        self.check_images(&session, repair, &mut report)?;
+        self.check_names(&session, repair, &mut report)?;
         Ok(report)
     }
 
     fn check_objects(
         &self,
         session: &Session<'_>,
+        scope: Scope,
         repair: Repair,
         report: &mut Report,
     ) -> Result<()> {
@@ -118,7 +148,7 @@ impl Store {
         let mut damaged = Vec::new();
         self.each_object(|name, path| {
             report.objects += 1;
-            match self.check_object(name, path, &mut buffer) {
+            match self.check_object(name, path, scope, &mut buffer) {
                 Ok(Ok(bytes)) => report.bytes += bytes,
                 Ok(Err(problem)) => {
                     report.add(self.objects_path().join(path), problem);
@@ -142,6 +172,7 @@ impl Store {
         &self,
         name: Option<ObjectName>,
         path: &Path,
+        scope: Scope,
         buffer: &mut [u8],
     ) -> std::io::Result<Result<u64, String>> {
         let Some(name) = name else {
@@ -159,6 +190,9 @@ impl Store {
         }
         if stat.st_mode & 0o7333 != 0 {
             return Ok(Err(format!("its mode is {:o}", stat.st_mode & 0o7777)));
+        }
+        if !scope.contains(&stat) {
+            return Ok(Ok(u64::try_from(stat.st_size).unwrap_or(0)));
         }
         let digest = hash(File::from(file), buffer)?;
         match self.digest_at(name) {
@@ -232,11 +266,24 @@ impl Store {
         if let Some(problem) = self.missing_object(contents(&tree.entries))? {
             report.add(record, problem);
         }
+        self.check_facts(id, report)?;
         let Some(owners) = owners else { return Ok(()) };
         let stubs = self.path().join(stubs_path(id, &owners.key)).join("root");
         if stubs.exists() {
             report.stub_trees += 1;
             self.check_stubs(&stubs, &tree.entries, owners, report)?;
+        }
+        Ok(())
+    }
+
+    /// Looks at what was counted for each stub tree of a tree.
+    fn check_facts(&self, id: TreeId, report: &mut Report) -> Result<()> {
+        for name in self.list(&id.path().to_string_lossy())? {
+            if name.starts_with(STUBS_PREFIX)
+                && let Err(error) = self.stub_facts(&id.path().join(name))
+            {
+                report.add(self.path().join(id.path()), error.to_string());
+            }
         }
         Ok(())
     }
@@ -350,36 +397,54 @@ impl Store {
         Ok(None)
     }
 
-    fn check_images(&self, report: &mut Report) -> Result<()> {
+    fn check_images(
+        &self,
+        session: &Session<'_>,
+        repair: Repair,
+        report: &mut Report,
+    ) -> Result<()> {
         for id in self.image_ids()? {
             report.images += 1;
-            let path = self.path().join("images").join(id.hex());
-            match self.read_image(&id, &[]) {
-                Ok(Some(image)) if !self.has_tree(image.tree)? => {
-                    report.add(path, "its tree is missing");
+            let directory = Path::new("images").join(id.hex());
+            let path = self.path().join(&directory);
+            let unreadable = match self.read_image(&id, &[]) {
+                Ok(Some(image)) => {
+                    if !self.has_tree(image.tree)? {
+                        report.add(path, "its tree is missing");
+                    }
+                    continue;
                 }
-                Ok(Some(_)) => {}
-                Ok(None) => report.add(path, "its record is missing"),
-                Err(error) => report.add(path, error.to_string()),
+                Ok(None) => "its record is missing".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            report.add(path, unreadable);
+            if repair == Repair::Yes {
+                session.take_away(&directory)?;
+                report.repaired += 1;
             }
         }
         Ok(())
     }
 
-    fn check_names(&self, report: &mut Report) -> Result<()> {
+    fn check_names(
+        &self,
+        session: &Session<'_>,
+        repair: Repair,
+        report: &mut Report,
+    ) -> Result<()> {
         for file in self.list("names")? {
             let path = Path::new("names").join(file);
-            match self.read_name(&path) {
-                Ok(Some(name))
-                    if self
-                        .read_image(&name.image, &[])
-                        .is_ok_and(|image| image.is_none()) =>
-                {
-                    let problem = format!("{} names an image that is missing", name.reference);
-                    report.add(self.path().join(path), problem);
+            let problem = match self.read_name(&path) {
+                Ok(Some(name)) if !self.has_image(&name.image)? => {
+                    format!("{} names an image that is missing", name.reference)
                 }
-                Ok(_) => {}
-                Err(error) => report.add(self.path().join(path), error.to_string()),
+                Ok(_) => continue,
+                Err(error) => error.to_string(),
+            };
+            report.add(self.path().join(&path), problem);
+            if repair == Repair::Yes {
+                session.take_away(&path)?;
+                report.repaired += 1;
             }
         }
         Ok(())

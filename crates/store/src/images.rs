@@ -166,10 +166,14 @@ impl Store {
     pub fn tag(&self, image: &Digest, reference: &Reference) -> Result<()> {
         let session = self.session()?;
         let _names = self.lock_names()?;
-        if !is_there(self, &image_path(image))? {
+        if !self.has_image(image)? {
             return Err(StoreError::NoImage(image.to_string()));
         }
         session.name_image(reference, image)
+    }
+
+    pub(crate) fn has_image(&self, id: &Digest) -> Result<bool> {
+        is_there(self, &image_path(id))
     }
 
     /// Waits until nobody else changes images and names.

@@ -14,6 +14,7 @@
 //!   images/HEX/        config.json and manifest.json as they came, record.json
 //!   names/…            one file per name
 //!   pins/…             one file per container: the tree it stands on
+//!   unflushed          since when a power failure could have damaged something (`power.rs`)
 //!   ingest/…           what is being written; every entry belongs to one process
 //! ```
 //!
@@ -70,6 +71,10 @@ impl Store {
             other => other?,
         };
         store.sweep();
+        // A store that cannot be written, or is full, can still be read.
+        if let Err(error) = store.recover() {
+            tracing::warn!(%error, "cannot look at what was written before the machine was restarted");
+        }
         Ok(store)
     }
 

@@ -9,7 +9,7 @@
 //!
 //! An object is written under a session's own name and renamed into place without replacing: the first wins and a
 //! second writer drops its copy. A file up to [`BUFFERED_BYTES_MAX`] is hashed before anything is written, so what is there
-//! already costs one system call. Nothing is flushed: see `power.rs` for what a power failure does.
+//! already costs one system call. Nothing is flushed: `power.rs` says what a power failure does.
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};

@@ -45,13 +45,28 @@ pub(crate) fn write_new(
     name: impl AsRef<Path>,
     bytes: &[u8],
 ) -> std::io::Result<()> {
+    create(at, name)?.write_all(bytes)
+}
+
+/// Writes a new file and waits until it is on the disk.
+pub(crate) fn write_new_flushed(
+    at: impl AsFd,
+    name: impl AsRef<Path>,
+    bytes: &[u8],
+) -> std::io::Result<()> {
+    let mut file = create(at, name)?;
+    file.write_all(bytes)?;
+    file.sync_data()
+}
+
+fn create(at: impl AsFd, name: impl AsRef<Path>) -> std::io::Result<File> {
     let file = rustix::fs::openat(
         at,
         name.as_ref(),
         OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW,
         Mode::RUSR | Mode::WUSR,
     )?;
-    File::from(file).write_all(bytes)
+    Ok(File::from(file))
 }
 
 /// Reads a JSON record; `path` is for messages.

@@ -59,15 +59,17 @@ impl Store {
         record::write_new(&directory, "lock", b"").doing("writing", path.join("lock"))?;
         let own =
             Lock::wait(&directory, "lock", Hold::Exclusive).doing("locking", path.join("lock"))?;
-        drop(appearing);
-        Ok(Session {
+        let session = Session {
             store: self,
             name,
             directory,
             next: AtomicU64::new(0),
             _own: own,
             _store: whole,
-        })
+        };
+        session.mark_unflushed()?;
+        drop(appearing);
+        Ok(session)
     }
 
     /// Waits until nobody collects garbage, and keeps it so.

@@ -18,7 +18,7 @@
 //! Owners are those that [`Owners`] can show, the others are counted. Where the namespace has a single id no owner is
 //! changed. Set-user-id bits are safe here: the store is 0700, so nobody else reaches them.
 //!
-//! The whole tree is written in a session and appears by one rename. Nothing is flushed, see `docs/formats/store.md`.
+//! The whole tree is written in a session and appears by one rename. Nothing is flushed: see `power.rs`.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};

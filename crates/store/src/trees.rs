@@ -20,6 +20,9 @@ use crate::session::{Session, is_there};
 /// Largest record of a layer or a tree that is read: `image` bounds what one is made of by half of it.
 const TREE_BYTES_MAX: usize = 512 << 20;
 
+/// How the directories of a tree's stub trees begin.
+pub(crate) const STUBS_PREFIX: &str = "stubs-";
+
 /// Names a tree: the chain ID of its layers.
 ///
 /// Source: OCI image-spec config.md, "Layer `ChainID`".
@@ -179,5 +182,5 @@ pub(crate) fn stubs_path(tree: TreeId, mapping_key: &str) -> PathBuf {
         .chars()
         .map(|byte| if plain(byte) { byte } else { '_' })
         .collect();
-    tree.path().join(format!("stubs-{key}"))
+    tree.path().join(format!("{STUBS_PREFIX}{key}"))
 }

@@ -272,6 +272,22 @@ fn a_tar_is_imported_in_every_packing() {
 }
 
 #[test]
+fn a_lost_tree_is_made_again_from_its_layers() {
+    let registry = Registry::start();
+    let place = Place::new();
+    registry.put("a/b", "t", &image(1, Packing::Gzip));
+    let name = registry.name("a/b", "t");
+    let outcome = place.pull(&name).unwrap();
+    std::fs::remove_dir_all(place.store.path().join("trees")).unwrap();
+    std::fs::create_dir(place.store.path().join("trees")).unwrap();
+    let stubs = Task::Stubs {
+        image: outcome.image,
+    };
+    assert!(matches!(serve(&place.job(stubs)), Ok(Outcome::Image(_))));
+    check_image(&place, &name, 1);
+}
+
+#[test]
 fn removing_frees_what_the_image_alone_needed() {
     let registry = Registry::start();
     let place = Place::new();

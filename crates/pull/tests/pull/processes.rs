@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use wolffia_image::Reference;
 use wolffia_pull::job::{Doomed, Job, Outcome, Task};
 use wolffia_store::Repair;
-use wolffia_testkit::image_builder::Packing;
+use wolffia_testkit::image_builder::{ImageBuilder, Packing, noise};
+use wolffia_testkit::layout::{Meta, Tar};
 use wolffia_testkit::registry::Registry;
 
 use crate::place::{Place, check_image, image, pull_task, serve};
@@ -20,6 +21,10 @@ const JOB: &str = "WOLFFIA_TEST_JOB";
 
 /// Not a test of its own: what the processes do.
 #[test]
+#[expect(
+    clippy::print_stdout,
+    reason = "its starter reads how much memory it needed"
+)]
 fn process() {
     let Some(job) = std::env::var_os(JOB) else {
         return;
@@ -27,6 +32,7 @@ fn process() {
     let job: Job = serde_json::from_slice(job.as_encoded_bytes()).unwrap();
     let outcome = serve(&job);
     assert!(outcome.is_ok(), "{outcome:?}");
+    println!("{}", std::fs::read_to_string("/proc/self/status").unwrap());
 }
 
 fn start(job: &Job) -> Child {
@@ -40,7 +46,8 @@ fn start(job: &Job) -> Child {
         .unwrap()
 }
 
-fn finish(mut child: Child) -> Result<(), String> {
+/// Waits for the end; returns what it said, which is an error where it failed.
+fn finish(mut child: Child) -> Result<String, String> {
     let mut said = String::new();
     child
         .stdout
@@ -55,7 +62,7 @@ fn finish(mut child: Child) -> Result<(), String> {
         .read_to_string(&mut said)
         .unwrap();
     if child.wait().unwrap().success() {
-        Ok(())
+        Ok(said)
     } else {
         Err(said)
     }
@@ -128,6 +135,40 @@ fn a_hundred_killed_pulls_leave_a_clean_store() {
     let last = registry.name("a/b", "100");
     finish(start(&place.job(pull_task(&last)))).unwrap();
     check_image(&place, &last, 100);
+}
+
+/// Most memory that a pull may need at once, whatever the image: the bar.
+const PEAK_KIB_MAX: u64 = 60 << 10;
+
+#[test]
+fn a_pull_needs_little_memory() {
+    let registry = Registry::start();
+    let place = Place::new();
+    let meta = Meta::mode(0o644);
+    // Four layers side by side, each with a file far larger than what may be kept.
+    let mut builder = ImageBuilder::new();
+    for number in 0..4_u8 {
+        let large = noise(number.into(), 24 << 20);
+        let tar = Tar::new()
+            .file(&format!("large{number}"), meta, &large)
+            .bytes();
+        builder = builder.layer(
+            tar,
+            if number % 2 == 0 {
+                Packing::Gzip
+            } else {
+                Packing::Zstd
+            },
+        );
+    }
+    registry.put("a/b", "t", &builder.build());
+    let said = finish(start(&place.job(pull_task(&registry.name("a/b", "t"))))).unwrap();
+    let peak = said
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .unwrap();
+    let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(peak < PEAK_KIB_MAX, "{peak} KiB");
 }
 
 #[test]

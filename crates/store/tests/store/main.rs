@@ -14,4 +14,6 @@ mod images;
 #[cfg(test)]
 mod objects;
 #[cfg(test)]
+mod power;
+#[cfg(test)]
 mod stubs;
