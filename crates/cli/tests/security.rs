@@ -6,7 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -228,4 +228,81 @@ fn a_mounted_home_shows_nothing_of_the_state() {
     assert_eq!((code, said.as_str()), (0, ""), "the state is seen inside");
     let (_, said) = house.run(&["-v", &mount], &["ls", "/home"]);
     assert!(said.contains("layout"), "the rest of it is there: {said}");
+}
+
+#[test]
+fn what_the_machine_hides_from_the_user_stays_hidden_in_a_mount() {
+    need!(UserNamespace, Cc);
+    let house = House::new();
+    let shadow = |path: &str| house.run(&["-v", "/:/host"], &["cat", path]);
+    let (code, said) = shadow("/host/etc/shadow");
+    assert!(
+        code != 0 && said.contains("ermission denied"),
+        "the machine's passwords: {code}"
+    );
+    // A device that is root's alone; machines without a disk have none.
+    let private = |path: &Path| {
+        fs::metadata(path).is_ok_and(|status| {
+            status.file_type().is_block_device() && status.uid() == 0 && status.mode() & 0o007 == 0
+        })
+    };
+    let mut devices = fs::read_dir("/dev")
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    if let Some(device) = devices.find(|path| private(path)) {
+        let inside = format!("/host{}", device.display());
+        let (code, said) = house.run(&["-v", "/:/host"], &["stat", &inside]);
+        // Mode, user, group, size, name.
+        assert_eq!(code, 0, "{said}");
+        assert_eq!(
+            said.split(' ').skip(1).take(2).collect::<Vec<_>>(),
+            ["65534", "65534"],
+            "{said}"
+        );
+        let (code, said) = shadow(&inside);
+        assert!(
+            code != 0 && said.contains("ermission denied"),
+            "{inside}: {code} {said}"
+        );
+    }
+}
+
+#[test]
+fn no_process_of_ours_is_root_of_the_machine() {
+    need!(Root, Cc);
+    let house = House::new();
+    // A program under a path of its own is found by it.
+    let program = house.path().join("wolffia");
+    fs::copy(env!("CARGO_BIN_EXE_wolffia"), &program).unwrap();
+    let wolffia = |words: &[&str]| {
+        let output = house
+            .command(program.to_str().unwrap())
+            .args(words)
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{words:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    let id = wolffia(&["run", "-d", "-q", "--network", "none", &house.image, "hold"]);
+    let mut users = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap() {
+        let process = entry.unwrap().path();
+        // "program (deleted)" where it was replaced; unreadable where the process has just ended.
+        let ours = fs::read_link(process.join("exe")).is_ok_and(|exe| exe.starts_with(&program));
+        let status = fs::read_to_string(process.join("status")).unwrap_or_default();
+        let user = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+        users.extend(user.filter(|_| ours).map(str::to_owned));
+    }
+    wolffia(&["rm", "-f", &id]);
+    assert!(!users.is_empty(), "the container has a process of ours");
+    for user in users {
+        assert!(
+            !user.split_whitespace().any(|id| id == "0"),
+            "a process of ours runs as {user}"
+        );
+    }
 }

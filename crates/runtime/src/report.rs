@@ -140,9 +140,8 @@ impl Line {
         let answer = loop {
             let mut parts = [IoSliceMut::new(&mut bytes)];
             match recvmsg(&self.0, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
-                Err(Errno::INTR) => {}
-                // The other end ended with something of ours unread.
-                Err(Errno::CONNRESET) => return Ok(None),
+                // The other end ended with something of ours unread: told once, before what it said last.
+                Err(Errno::INTR | Errno::CONNRESET) => {}
                 Err(error) => return Err(error),
                 Ok(answer) => break answer,
             }
@@ -322,6 +321,17 @@ mod tests {
         let fd = first.fd.expect("a descriptor");
         assert_eq!(wolffia_sys::fd::is_same_file(&fd, &null), Ok(true));
         assert_eq!(ours.expect(Word::Ready), Ok(()));
+        assert!(ours.receive().expect("receiving").is_none());
+    }
+
+    #[test]
+    fn last_words_are_heard_although_ours_were_not() {
+        let (ours, theirs) = Line::pair().expect("a pair");
+        ours.say(Word::Start).expect("sending");
+        theirs.say(Word::Failure).expect("sending");
+        drop(theirs);
+        let heard = ours.receive().expect("receiving").expect("a message");
+        assert_eq!(heard.word, Word::Failure);
         assert!(ours.receive().expect("receiving").is_none());
     }
 
