@@ -52,6 +52,10 @@ const JOINED: Namespaces = Namespaces::USER
 /// Starts a process in the container whose first process is `target`, and returns when its program runs.
 ///
 /// The caller must have one thread; the process is its child. The caller must own the container's user namespace, or be in it.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "its descriptors are the process's from now on"
+)]
 pub fn exec(target: &PidFd, exec: Exec<'_>) -> Result<Running, LaunchError> {
     let none = Linux::default();
     let besides = Besides {

@@ -399,16 +399,13 @@ fn sets(capabilities: Option<&Capabilities>) -> capabilities::Sets {
         return capabilities::Sets::default();
     };
     let set = |names: &[String]| {
-        names.iter().fold(
-            capabilities::Set::EMPTY,
-            |all, name| match capabilities::Set::named(name) {
-                Some(one) => all.with(one),
-                None => {
-                    tracing::warn!(capability = name, "unknown capability passed over");
-                    all
-                }
-            },
-        )
+        names.iter().fold(capabilities::Set::EMPTY, |all, name| {
+            let Some(one) = capabilities::Set::named(name) else {
+                tracing::warn!(capability = name, "unknown capability passed over");
+                return all;
+            };
+            all.with(one)
+        })
     };
     capabilities::Sets {
         bounding: set(&capabilities.bounding),
@@ -510,7 +507,7 @@ mod tests {
                 linux(spec, |linux| {
                     linux
                         .namespaces
-                        .retain(|one| one.kind.bit() != Namespaces::UTS)
+                        .retain(|one| one.kind.bit() != Namespaces::UTS);
                 });
                 spec.hostname = Some("name".into());
             }),

@@ -41,6 +41,9 @@ pub struct State {
 
 impl State {
     /// Returns the text that hooks read.
+    ///
+    /// # Panics
+    /// Never: strings, numbers and a map with string keys have a JSON form.
     pub fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self)
             .expect("strings, numbers and a map with string keys have a JSON form")

@@ -83,13 +83,14 @@ pub(crate) fn look_up(root: &Root, word: &str) -> Result<Ids, Failure> {
     Ok(ids)
 }
 
-/// Returns the home directory that the image's /etc/passwd gives this user.
-pub(crate) fn home_of(root: &Root, uid: u32) -> Result<Option<String>, Failure> {
-    let passwd = read(root, "/etc/passwd")?;
+/// Returns the home directory that the image's /etc/passwd gives this user; none where the file is of no use, because
+/// the ids are known without it.
+pub(crate) fn home_of(root: &Root, uid: u32) -> Option<String> {
+    let passwd = read(root, "/etc/passwd").ok()?;
     let home = users(&passwd)
         .find(|user| user.uid == uid)
         .map(|user| user.home.to_owned());
-    Ok(home.filter(|home| !home.is_empty()))
+    home.filter(|home| !home.is_empty())
 }
 
 /// Reads a file; a missing one is empty.
@@ -166,11 +167,20 @@ mod tests {
         Root::open(image.path()).expect("opening the image")
     }
 
+    /// A word, and the ids, groups and home that it stands for.
+    type Row = (
+        &'static str,
+        u32,
+        u32,
+        &'static [u32],
+        Option<&'static str>,
+    );
+
     #[test]
     fn words_become_ids_as_docker_reads_them() {
         let image = image();
         let root = root(&image);
-        let rows: [(&str, u32, u32, &[u32], Option<&str>); 8] = [
+        let rows: [Row; 8] = [
             ("", 0, 0, &[4], Some("/root")),
             ("www", 33, 33, &[4, 9], Some("/var/www")),
             ("33", 33, 33, &[4, 9], Some("/var/www")),

@@ -103,6 +103,10 @@ pub struct Overlay {
 
 /// The writable part of an overlay.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "the names that overlayfs has for them"
+)]
 pub struct Upper {
     /// Changed files.
     pub upper: PathBuf,

@@ -232,7 +232,7 @@ impl PidFd {
         Ok(status.and_then(|status| {
             let exited = status
                 .exit_status()
-                .map(|code| Ended::Exited((code & 0xff) as u8));
+                .map(|code| Ended::Exited(u8::try_from(code & 0xff).unwrap_or(u8::MAX)));
             let killed = || status.terminating_signal().map(Ended::Killed);
             exited.or_else(killed)
         }))

@@ -34,7 +34,7 @@ pub struct Process {
     /// Whether it can gain rights by exec.
     #[serde(skip_serializing_if = "super::is_false")]
     pub no_new_privileges: bool,
-    /// Its AppArmor profile.
+    /// Its `AppArmor` profile.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub apparmor_profile: Option<String>,
     /// How soon the kernel ends it when memory runs out.
