@@ -321,7 +321,8 @@ impl Becoming<'_> {
             // Where one id is mapped the kernel forbids it, and the groups that are kept are the user's own.
             Err(Errno::PERM) if groups.is_empty() || one_id() => {}
             answer => {
-                answer.doing(|| format!("setting the groups {:?}: are they mapped?", ids.groups))?;
+                answer
+                    .doing(|| format!("setting the groups {:?}: are they mapped?", ids.groups))?;
             }
         }
         let gid = Gid::from_raw(ids.gid);

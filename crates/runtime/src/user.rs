@@ -168,13 +168,7 @@ mod tests {
     }
 
     /// A word, and the ids, groups and home that it stands for.
-    type Row = (
-        &'static str,
-        u32,
-        u32,
-        &'static [u32],
-        Option<&'static str>,
-    );
+    type Row = (&'static str, u32, u32, &'static [u32], Option<&'static str>);
 
     #[test]
     fn words_become_ids_as_docker_reads_them() {
