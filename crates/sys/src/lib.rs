@@ -12,6 +12,7 @@ pub mod facts;
 pub mod fd;
 pub mod idmap;
 pub mod lock;
+pub mod memory;
 pub mod mount;
 pub mod namespace;
 pub mod process;

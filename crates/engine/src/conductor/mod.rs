@@ -195,6 +195,10 @@ fn stay(
         ended_for: None,
         machine: launched.machine,
     };
+    if detached {
+        // Nobody waits for us any more, and we may be here for days.
+        wolffia_sys::memory::give_back();
+    }
     let code = watch
         .until_end()
         .map_or(OWN_FAILURE, |outcome| outcome.code);
