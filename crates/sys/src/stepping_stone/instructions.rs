@@ -18,7 +18,7 @@ std::arch::global_asm!(
     ".globl wolffia_stone_begin",
     ".globl wolffia_stone_end",
     "wolffia_stone_begin:",
-    "mov ebx, dword ptr [rip + wolffia_stone_end]",
+    "mov ebx, dword ptr [rip + 3f]",
     // fcntl(descriptor, F_SETFD, FD_CLOEXEC)
     "mov edi, ebx",
     "mov esi, 2",
@@ -39,7 +39,7 @@ std::arch::global_asm!(
     "neg eax",
     "push rax",
     "mov r8, rsp",
-    "lea r9, [rip + wolffia_stone_end]",
+    "lea r9, [rip + 3f]",
     "mov ecx, dword ptr [r9 + 4]",
     "push rcx",
     "lea r10, [r9 + 10]",
@@ -59,6 +59,7 @@ std::arch::global_asm!(
     "mov eax, 231",
     "syscall",
     ".balign 4, 0x90",
+    "3:",
     "wolffia_stone_end:",
     ".popsection",
 );
@@ -72,7 +73,7 @@ std::arch::global_asm!(
     ".globl wolffia_stone_end",
     ".balign 4",
     "wolffia_stone_begin:",
-    "adr x19, wolffia_stone_end",
+    "adr x19, 3f",
     "ldr w20, [x19]",
     // fcntl(descriptor, F_SETFD, FD_CLOEXEC)
     "mov w0, w20",
@@ -110,6 +111,7 @@ std::arch::global_asm!(
     "mov x0, #126",
     "mov x8, #94",
     "svc #0",
+    "3:",
     "wolffia_stone_end:",
     ".popsection",
 );
