@@ -34,6 +34,8 @@ use crate::unpack::{Unpacked, unpack};
 pub(crate) struct Counters {
     /// Packed bytes that have arrived.
     pub(crate) packed_bytes: AtomicU64,
+    /// Packed bytes that another process fetched meanwhile.
+    pub(crate) spared_bytes: AtomicU64,
     /// Bytes of objects that were new.
     pub(crate) stored_bytes: AtomicU64,
     /// Layers that are complete.

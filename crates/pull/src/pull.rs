@@ -9,8 +9,8 @@
 //! 4. The layers are merged, and the tree's record, its stub tree for this mapping, the image's record and its name appear, in this
 //!    order: whoever finds the name finds all the rest.
 //!
-//! Two pulls of one image at once write the same things under the same names; each takes what the other was
-//! faster with. Where one layer fails the others stop, and the first failure is the pull's.
+//! Two pulls of one image at once share the work: a layer is fetched by whoever claims it first, and the other takes it
+//! from the store; what both write is the same under the same name. Where one layer fails the others stop, and the first failure is the pull's.
 
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -21,7 +21,9 @@ use std::time::{Duration, SystemTime};
 use wolffia_fetch::{Download, Environment, Limits, Resolved, Source, sources};
 use wolffia_image::tree::{Kind, Layer, Tree};
 use wolffia_image::{Descriptor, Digest, ImageConfig, Reference};
-use wolffia_store::{ImageLayer, ImageRecord, Owners, Session, Store, StoreError, UnusedLayers};
+use wolffia_store::{
+    Claim, ImageLayer, ImageRecord, Owners, Session, Store, StoreError, UnusedLayers,
+};
 
 use crate::error::PullError;
 use crate::job::{ImageOutcome, Policy, Progress, PullRequest, Stage};
@@ -32,6 +34,9 @@ const LAYERS_AT_ONCE: usize = 4;
 
 /// How often progress is told.
 const PROGRESS_PERIOD: Duration = Duration::from_millis(100);
+
+/// How often a layer is asked for that another process fetches.
+const CLAIM_PERIOD: Duration = Duration::from_millis(20);
 
 /// Where progress goes.
 pub trait Watch: Send + Sync {
@@ -362,7 +367,8 @@ fn fetch_all(
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             let wanted = watch.progress(Progress {
-                bytes_done: counters.packed_bytes.load(Ordering::Relaxed),
+                bytes_done: counters.packed_bytes.load(Ordering::Relaxed)
+                    + counters.spared_bytes.load(Ordering::Relaxed),
                 layers_done: total.layers_done + u32::try_from(fetched.len()).unwrap_or(0),
                 ..total
             });
@@ -379,6 +385,23 @@ fn next(queue: &Mutex<Vec<usize>>) -> Option<usize> {
     queue.lock().unwrap_or_else(PoisonError::into_inner).pop()
 }
 
+/// Waits until no other process fetches the layer. Its own bounds on waiting for the network are the bound here.
+fn claim<'run>(
+    session: &'run Session<'_>,
+    diff_id: &Digest,
+    counters: &Counters,
+) -> Result<Claim<'run>, PullError> {
+    loop {
+        if let Some(claim) = session.claim_layer(diff_id)? {
+            return Ok(claim);
+        }
+        if counters.stop.load(Ordering::Relaxed) {
+            return Err(PullError::Stopped);
+        }
+        thread::sleep(CLAIM_PERIOD);
+    }
+}
+
 fn fetch_one(
     session: &Session<'_>,
     source: &Arc<dyn Source>,
@@ -388,6 +411,12 @@ fn fetch_one(
     let descriptor = &planned.descriptor;
     let span = tracing::debug_span!("layer", digest = %descriptor.digest);
     let _entered = span.enter();
+    let _claim = claim(session, &planned.diff_id, counters)?;
+    if let Some(layer) = usable_layer(session.store(), &planned.diff_id) {
+        let spared = &counters.spared_bytes;
+        spared.fetch_add(descriptor.size, Ordering::Relaxed);
+        return Ok(layer);
+    }
     let packed = Packed {
         name: descriptor.digest.to_string(),
         reader: Box::new(Download::new(Arc::clone(source), descriptor)),

@@ -225,6 +225,14 @@ impl Store {
                 collected.layers += 1;
             }
         }
+        // Claims of killed processes: nobody fetches anything now.
+        for name in self.list("layers")? {
+            if Digest::parse_hex(&name).is_none() {
+                let path = Path::new("layers").join(&name);
+                rustix::fs::unlinkat(self.at(), &path, AtFlags::empty())
+                    .doing("removing", self.path().join(&path))?;
+            }
+        }
         Ok(())
     }
 

@@ -41,4 +41,4 @@ pub use owners::{IdSpan, OVERFLOW_ID, Owners};
 pub use power::FLUSHED_AFTER_SECONDS;
 pub use session::Session;
 pub use stubs::{METACOPY_ATTRIBUTE, REDIRECT_ATTRIBUTE};
-pub use trees::{ImageRoot, StubFacts, TreeId};
+pub use trees::{Claim, ImageRoot, StubFacts, TreeId};

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use wolffia_image::Digest;
 use wolffia_image::tree::{Layer, Tree};
@@ -14,11 +15,15 @@ use wolffia_image::tree::{Layer, Tree};
 use crate::error::{Doing, Result, StoreError};
 use crate::images::{ImageRecord, absent_is_none};
 use crate::layout::Store;
+use crate::lock::{Hold, Lock};
 use crate::record;
 use crate::session::{Session, is_there};
 
 /// Largest record of a layer or a tree that is read: `image` bounds what one is made of by half of it.
 const TREE_BYTES_MAX: usize = 512 << 20;
+
+/// How the files of claims end, beside the layers' records.
+const CLAIM_SUFFIX: &str = ".claim";
 
 /// How the directories of a tree's stub trees begin.
 pub(crate) const STUBS_PREFIX: &str = "stubs-";
@@ -157,9 +162,51 @@ impl Session<'_> {
         self.publish_new(&draft, &id.path()).map(drop)
     }
 
+    /// Claims the right to fetch a layer: one process fetches, the others wait for its record.
+    ///
+    /// Returns nothing while another has it. A claim ends with its process; a layer may be fetched without one, which only
+    /// costs the others' bandwidth.
+    pub fn claim_layer(&self, diff_id: &Digest) -> Result<Option<Claim<'_>>> {
+        let file = Path::new("layers").join(format!("{}{CLAIM_SUFFIX}", diff_id.hex()));
+        let path = || self.store().path().join(&file);
+        match record::write_new(self.store().at(), &file, b"") {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            made => made.doing("writing", path())?,
+        }
+        let locked = match Lock::attempt(self.store().at(), &file, Hold::Exclusive) {
+            // Who had it has just finished: whoever asks again makes a new one.
+            Err(Errno::NOENT) => None,
+            other => other.doing("locking", path())?,
+        };
+        Ok(locked.map(|lock| Claim {
+            store: self.store(),
+            file,
+            _lock: lock,
+        }))
+    }
+
     /// Records a layer, whose tar was found to have this digest and whose objects are all in the store.
     pub fn put_layer(&self, diff_id: &Digest, layer: &Layer) -> Result<()> {
         self.replace(&layer_path(diff_id), &layer.to_bytes())
+    }
+}
+
+/// The right to fetch a layer, until this is dropped or the process ends.
+#[derive(Debug)]
+pub struct Claim<'store> {
+    store: &'store Store,
+    file: PathBuf,
+    _lock: Lock,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        // One that stays is taken over by the next, and goes with the next collection.
+        if let Err(errno) =
+            rustix::fs::unlinkat(self.store.at(), &self.file, rustix::fs::AtFlags::empty())
+        {
+            tracing::debug!(file = %self.file.display(), %errno, "a claim's file stays");
+        }
     }
 }
 

@@ -187,6 +187,36 @@ fn two_pulls_of_one_image_help_each_other() {
     check_image(&place, &name, 1);
 }
 
+#[test]
+fn what_two_pulls_want_is_fetched_once() {
+    let registry = Registry::start();
+    let place = Place::new();
+    let image = image(1, Packing::Gzip);
+    registry.put("a/b", "t", &image);
+    let name = registry.name("a/b", "t");
+    let start = std::sync::Barrier::new(4);
+    let fetched: u64 = std::thread::scope(|scope| {
+        let pull = || {
+            start.wait();
+            place.pull(&name).unwrap().fetched_bytes
+        };
+        let pulls: Vec<_> = (0..4).map(|_| scope.spawn(pull)).collect();
+        pulls.into_iter().map(|pull| pull.join().unwrap()).sum()
+    });
+    let manifest: serde_json::Value = serde_json::from_slice(&image.top.bytes).unwrap();
+    let layers = manifest["layers"].as_array().unwrap();
+    let packed: u64 = layers
+        .iter()
+        .map(|layer| layer["size"].as_u64().unwrap())
+        .sum();
+    assert_eq!(fetched, packed);
+    check_image(&place, &name, 1);
+    let claims = std::fs::read_dir(place.store.path().join("layers"))
+        .unwrap()
+        .count();
+    assert_eq!(claims, layers.len(), "a claim stayed");
+}
+
 /// Pulls, names, removals, collections and checks, fifty processes at once.
 #[test]
 fn fifty_commands_at_once_do_not_harm_each_other() {
