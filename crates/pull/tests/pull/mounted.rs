@@ -200,3 +200,28 @@ fn the_real_image_is_mounted_as_umoci_unpacks_it() {
     let differences = walk::differences(&ours, &theirs);
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
+
+/// Most of the first image's bytes that one rebuilt with another package may add: the package has 0.1 %.
+const REBUILT_PERCENT_MAX: u64 = 3;
+
+#[test]
+fn a_rebuilt_image_costs_what_is_new() {
+    need!(Mmdebstrap, UserNamespace, SubIds);
+    let place = Place::new();
+    let layout = debian_image::layout();
+    let pull = |tag| {
+        place
+            .pull(&format!("oci:{}:{tag}", layout.display()))
+            .unwrap()
+    };
+    let first = pull(debian_image::TAG);
+    let rebuilt = pull(debian_image::REBUILT_TAG);
+    assert_eq!(rebuilt.layers_present, 0, "the layers should differ");
+    assert!(rebuilt.stored_bytes > 0, "there is one package more");
+    assert!(
+        rebuilt.stored_bytes * 100 < first.stored_bytes * REBUILT_PERCENT_MAX,
+        "{} bytes after {}",
+        rebuilt.stored_bytes,
+        first.stored_bytes
+    );
+}
