@@ -7,14 +7,18 @@ use std::{
     fs,
     io::{IoSliceMut, Read},
     mem::MaybeUninit,
-    os::{fd::OwnedFd, unix::net::UnixListener},
-    process::Stdio,
+    os::{
+        fd::OwnedFd,
+        unix::{fs::PermissionsExt, net::UnixListener},
+    },
+    process::{Command, Stdio},
 };
 
-use bundle::Bundle;
+use bundle::{Bundle, Done};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use serde_json::{Value, json};
 
+#[expect(dead_code, reason = "each file of tests uses a part")]
 mod bundle;
 
 /// Docker's default capabilities as a mask.
@@ -248,6 +252,7 @@ fn a_terminal_is_handed_over_and_resizes() {
     );
     let (connection, _) = listener.accept().unwrap();
     let mut console = fs::File::from(receive(&connection));
+    let handle = console.try_clone().unwrap();
     assert_eq!(bundle.oci(&["start", "test"]).code, 0);
     let mut read_to = |end: &str| {
         let mut said = String::new();
@@ -265,15 +270,11 @@ fn a_terminal_is_handed_over_and_resizes() {
         ws_xpixel: 0,
         ws_ypixel: 0,
     };
-    rustix::termios::tcsetwinsize(&connection_console(&mut console), size).unwrap();
+    rustix::termios::tcsetwinsize(&handle, size).unwrap();
     let mut rest = String::new();
     // The kernel answers EIO where the other end is closed.
     drop(console.read_to_string(&mut rest));
     assert_eq!(rest, "11 22\r\n");
-}
-
-fn connection_console(console: &mut fs::File) -> fs::File {
-    console.try_clone().unwrap()
 }
 
 fn receive(connection: &std::os::unix::net::UnixStream) -> OwnedFd {
@@ -416,7 +417,6 @@ fn sub_ids_of_the_bundle_are_mapped() {
     let linux = bundle.config["linux"].as_object_mut().unwrap();
     linux.remove("uidMappings");
     linux.remove("gidMappings");
-    use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(bundle.path(""), fs::Permissions::from_mode(0o755)).unwrap();
     fs::set_permissions(
         bundle.path("rootfs/tmp"),
@@ -457,4 +457,104 @@ fn features_and_lists_are_what_callers_parse() {
         (&log["level"], &log["msg"]),
         (&json!("error"), &json!("container none does not exist"))
     );
+}
+
+/// The namespaces that are left out stay the machine's: they cannot be joined, and need not be.
+#[test]
+fn a_container_that_shares_namespaces_can_be_joined() {
+    wolffia_testkit::need!(UserNamespace, Busybox);
+    let mut bundle = Bundle::new("exec sleep 1000");
+    let namespaces = bundle.config["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.retain(|namespace| {
+        !["network", "cgroup", "ipc"].contains(&namespace["type"].as_str().unwrap())
+    });
+    bundle.detach();
+    let done = bundle.oci(&["exec", "test", "id", "-u"]);
+    assert_eq!((done.code, done.out.as_str()), (0, "0"), "{done:?}");
+}
+
+/// Podman, told that we are crun, makes, joins and removes containers, and finds the reasons of failures in our words.
+#[test]
+fn podman_takes_us_for_crun() {
+    wolffia_testkit::need!(UserNamespace, SubIds, Busybox, Podman);
+    let bundle = Bundle::new("");
+    for made in ["home", "run"] {
+        fs::create_dir(bundle.path(made)).unwrap();
+    }
+    std::os::unix::fs::symlink(&bundle.program, bundle.path("crun")).unwrap();
+    let rootfs = bundle.path("rootfs").display().to_string();
+    let podman = |words: &[&str]| -> Done {
+        let crun = bundle.path("crun").display().to_string();
+        let ours = [
+            "--runtime",
+            crun.as_str(),
+            "--cgroup-manager",
+            "cgroupfs",
+            "--storage-driver",
+            "vfs",
+        ];
+        let output = Command::new("podman")
+            .args(ours)
+            .args(words)
+            .env("HOME", bundle.path("home"))
+            .env("XDG_RUNTIME_DIR", bundle.path("run"))
+            .env_remove("XDG_DATA_HOME")
+            .stdin(Stdio::null())
+            .output();
+        output.unwrap().into()
+    };
+    let shared = [
+        "--network",
+        "none",
+        "--cgroups=disabled",
+        "--rootfs",
+        rootfs.as_str(),
+    ];
+    let run = |words: &[&str]| podman(&[&["run", "--rm"][..], &shared[..], words].concat());
+    let rows: [(&[&str], i32, &str); 4] = [
+        (&["id", "-u"], 0, "0"),
+        (&["sh", "-c", "exit 7"], 7, ""),
+        (&["/bin/nothing"], 127, ""),
+        (&["/etc/passwd"], 126, ""),
+    ];
+    for (words, code, out) in rows {
+        let done = run(words);
+        assert_eq!(
+            (done.code, done.out.as_str()),
+            (code, out),
+            "{words:?} {done:?}"
+        );
+    }
+    let detached = podman(
+        &[
+            &["run", "-d", "--name", "one"][..],
+            &shared[..],
+            &["sleep", "1000"],
+        ]
+        .concat(),
+    );
+    assert_eq!(detached.code, 0, "{detached:?}");
+    let joined = podman(&["exec", "-t", "one", "tty"]);
+    assert_eq!(
+        (joined.code, joined.out.as_str()),
+        (0, "/dev/pts/0"),
+        "{joined:?}"
+    );
+    assert_eq!(podman(&["rm", "-f", "-t", "0", "one"]).code, 0);
+    // Podman leaves a process that holds its namespaces, and files that only they may remove.
+    drop(podman(&[
+        "unshare",
+        "rm",
+        "-rf",
+        &bundle.path("home").display().to_string(),
+    ]));
+    let pause = fs::read_to_string(bundle.path("run/libpod/tmp/pause.pid")).unwrap_or_default();
+    if let Some(pid) = pause
+        .trim()
+        .parse()
+        .ok()
+        .and_then(rustix::process::Pid::from_raw)
+    {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
 }

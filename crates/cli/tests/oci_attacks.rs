@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Attacks on OCI runtimes that once worked, against `wolffia oci`: each is told by the number it is known by.
 
-#![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
-
 use std::{
     fs,
     os::{fd::AsRawFd, unix::fs::MetadataExt},

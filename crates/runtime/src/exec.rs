@@ -136,10 +136,14 @@ fn join_and_clone(
     .doing(|| "cloning a process into the container".to_owned())
 }
 
-/// Joins all namespaces; the user namespace only where it is not our own, which the kernel refuses.
+/// Joins all namespaces. The kernel refuses to join our own user namespace again, and any that is the machine's (a
+/// container may share its network); then the two processes are compared, and what differs is joined.
 fn join(target: &PidFd) -> Result<(), Errno> {
     match namespace::join_process(target, JOINED) {
-        Err(Errno::INVAL) => namespace::join_process(target, JOINED.difference(Namespaces::USER)),
+        Err(Errno::INVAL | Errno::PERM) => {
+            let different = namespace::different(target)?;
+            namespace::join_process(target, JOINED & different)
+        }
         answer => answer,
     }
 }

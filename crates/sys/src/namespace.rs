@@ -52,6 +52,41 @@ pub fn join_process(pidfd: impl AsFd, kinds: Namespaces) -> Result<(), Errno> {
     setns(pidfd, kinds)
 }
 
+/// The files of /proc/PID/ns, and the kinds that they are of.
+const FILES: [(&str, Namespaces); 7] = [
+    ("user", Namespaces::USER),
+    ("mnt", Namespaces::MOUNT),
+    ("pid", Namespaces::PID),
+    ("ipc", Namespaces::IPC),
+    ("uts", Namespaces::UTS),
+    ("net", Namespaces::NETWORK),
+    ("cgroup", Namespaces::CGROUP),
+];
+
+/// Returns the kinds of namespaces in which the process behind `pidfd` is in another one than the caller.
+///
+/// `ESRCH` where it has ended. One that is shared need not be joined, and, if it is the machine's, must not.
+pub fn different(pidfd: impl AsFd) -> Result<Namespaces, Errno> {
+    let information = format!("/proc/self/fdinfo/{}", pidfd.as_fd().as_raw_fd());
+    let text = std::fs::read_to_string(information)
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    let pid = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Pid:")?.trim().parse::<u32>().ok())
+        .ok_or(Errno::SRCH)?;
+    let identity = |process: &str, name: &str| -> Result<(u64, u64), Errno> {
+        let status = rustix::fs::stat(format!("/proc/{process}/ns/{name}"))?;
+        Ok((status.st_dev, status.st_ino))
+    };
+    let mut different = Namespaces::empty();
+    for (name, kind) in FILES {
+        if identity("self", name)? != identity(&pid.to_string(), name)? {
+            different |= kind;
+        }
+    }
+    Ok(different)
+}
+
 /// Joins one namespace by its own descriptor (an opened /proc/PID/ns file or a bind mount of one).
 pub fn join(namespace: impl AsFd, kind: Namespaces) -> Result<(), Errno> {
     setns(namespace, kind)
@@ -95,5 +130,17 @@ fn check(answer: libc::c_int) -> Result<(), Errno> {
         Ok(())
     } else {
         Err(crate::process::last_errno())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::PidFd;
+
+    #[test]
+    fn nothing_is_different_about_ourselves() {
+        let ourselves = PidFd::open(std::process::id()).expect("a pidfd");
+        assert_eq!(different(&ourselves), Ok(Namespaces::empty()));
     }
 }

@@ -77,6 +77,9 @@ pub(crate) static COMMANDS: &[&Command] = &[
 pub(crate) static NAMES: &[(&str, fn(&[OsString]) -> u8)] = &[
     (wolffia_engine::helper::HELPER_NAME, helper::serve),
     (wolffia_mount::host::SERVER_NAME, wolffia_mount::host::serve),
+    ("wolffia-oci", oci_runtime::serve),
+    ("crun", oci_runtime::serve),
+    ("runc", oci_runtime::serve),
 ];
 
 /// Docker's grouped words: `container ls` is `ps`.

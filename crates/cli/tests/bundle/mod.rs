@@ -19,19 +19,19 @@ const WORDS: [&str; 23] = [
 ];
 
 /// A bundle in a directory of its own, with a root of its own for the state of containers.
-pub struct Bundle {
+pub(crate) struct Bundle {
     directory: tempfile::TempDir,
-    pub config: Value,
+    pub(crate) config: Value,
     /// The program; a test may copy it elsewhere.
-    pub program: PathBuf,
+    pub(crate) program: PathBuf,
 }
 
 /// What a command did.
 #[derive(Debug)]
-pub struct Done {
-    pub code: i32,
-    pub out: String,
-    pub err: String,
+pub(crate) struct Done {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 impl From<Output> for Done {
@@ -47,7 +47,7 @@ impl From<Output> for Done {
 
 impl Bundle {
     /// Makes a bundle whose process is a shell with this script.
-    pub fn new(script: &str) -> Bundle {
+    pub(crate) fn new(script: &str) -> Bundle {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
         for made in ["rootfs/bin", "rootfs/etc", "rootfs/tmp", "outside"] {
@@ -79,12 +79,12 @@ impl Bundle {
     }
 
     /// Returns a path in the bundle's directory.
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
     /// Returns `wolffia oci` with these words, at the bundle's own state root.
-    pub fn command(&self, words: &[&str]) -> Command {
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command
             .args(["oci", "--root"])
@@ -95,12 +95,12 @@ impl Bundle {
         command
     }
 
-    pub fn oci(&self, words: &[&str]) -> Done {
+    pub(crate) fn oci(&self, words: &[&str]) -> Done {
         self.command(words).output().unwrap().into()
     }
 
     /// Runs a container that goes on; its output goes nowhere, or a reader would wait for its end.
-    pub fn detach(&self) {
+    pub(crate) fn detach(&self) {
         self.write();
         let mut command = self.command(&["run", "-d", "test"]);
         assert!(
@@ -114,31 +114,31 @@ impl Bundle {
     }
 
     /// Writes the configuration.
-    pub fn write(&self) {
+    pub(crate) fn write(&self) {
         fs::write(self.path("config.json"), self.config.to_string()).unwrap();
     }
 
     /// Writes the configuration and runs a container of it in the foreground.
-    pub fn run(&self) -> Done {
+    pub(crate) fn run(&self) -> Done {
         self.write();
         self.oci(&["run", "test"])
     }
 
     /// Runs it and returns its output; it must succeed.
-    pub fn output(&self) -> String {
+    pub(crate) fn output(&self) -> String {
         let done = self.run();
         assert_eq!(done.code, 0, "{done:?}");
         done.out
     }
 
     /// Runs another script in it.
-    pub fn output_of(&mut self, script: &str) -> String {
+    pub(crate) fn output_of(&mut self, script: &str) -> String {
         self.config["process"]["args"] = json!(["sh", "-c", script]);
         self.output()
     }
 
     /// Makes a link in the root file system, replacing what is there.
-    pub fn link(&self, target: impl AsRef<Path>, at: &str) {
+    pub(crate) fn link(&self, target: impl AsRef<Path>, at: &str) {
         let at = self.path("rootfs").join(at);
         drop(fs::remove_file(&at));
         drop(fs::remove_dir(&at));
@@ -146,20 +146,20 @@ impl Bundle {
     }
 
     /// Writes an executable file into the root file system.
-    pub fn script(&self, at: &str, text: &str) {
+    pub(crate) fn script(&self, at: &str, text: &str) {
         let path = self.path("rootfs").join(at);
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
     /// Removes a mount from the configuration.
-    pub fn without_mount(&mut self, destination: &str) {
+    pub(crate) fn without_mount(&mut self, destination: &str) {
         let mounts = self.config["mounts"].as_array_mut().unwrap();
         mounts.retain(|mount| mount["destination"] != destination);
     }
 
     /// Adds a bind mount.
-    pub fn bind(&mut self, source: &str, destination: &str, options: &[&str]) {
+    pub(crate) fn bind(&mut self, source: &str, destination: &str, options: &[&str]) {
         let mount = json!({
             "destination": destination, "type": "bind", "source": source, "options": options,
         });
@@ -167,14 +167,14 @@ impl Bundle {
     }
 
     /// Maps container root to root of a user namespace around the command, in which a test may mount.
-    pub fn nest(&mut self) {
+    pub(crate) fn nest(&mut self) {
         for map in ["uidMappings", "gidMappings"] {
             self.config["linux"][map][0]["hostID"] = json!(0);
         }
     }
 
     /// Returns the names outside, sorted: an attack must add none.
-    pub fn names_outside(&self) -> Vec<String> {
+    pub(crate) fn names_outside(&self) -> Vec<String> {
         let mut names: Vec<String> = fs::read_dir(self.path("outside"))
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())

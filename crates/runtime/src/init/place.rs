@@ -32,10 +32,15 @@ pub(super) fn put(mount: &MountStep, root: &Root) -> Result<bool, Failure> {
     match (answer, &mount.instead) {
         (Ok(_), _) => Ok(true),
         (Err(error), Some(instead)) if is_refusal(&error) => {
-            let step = Step::Bind(instead.clone());
-            step.execute(root)
-                .map(|_| false)
-                .map_err(|error| mount_failure(&error))
+            match Step::Bind(instead.clone()).execute(root) {
+                // What the machine has not, a container that shares its namespace has not either.
+                Ok(_)
+                | Err(MountError::Source {
+                    source: Errno::NOENT,
+                    ..
+                }) => Ok(false),
+                Err(error) => Err(mount_failure(&error)),
+            }
         }
         (Err(error), _) => Err(mount_failure(&error)),
     }

@@ -9,6 +9,8 @@ use wolffia_runtime::{
     spec::{Capabilities, Process, Spec},
 };
 
+use wolffia_sys::process::Ended;
+
 use super::{
     Failure, Globals, utf8,
     words::{Flags, Words},
@@ -90,7 +92,7 @@ pub(super) fn serve(globals: &Globals, words: &[OsString]) -> Result<u8, Failure
         Some(foreground) => {
             let ended = wait_in_foreground(&foreground, &running);
             ended
-                .map(|ended| ended.code())
+                .map(Ended::code)
                 .map_err(|error| Failure::with(&error, 1))
         }
     }

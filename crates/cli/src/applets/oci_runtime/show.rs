@@ -124,11 +124,17 @@ pub(super) fn list(globals: &Globals, words: &[OsString]) -> Result<u8, Failure>
             Ok(say(&format!("{}\n", json!(all))))
         }
         "table" => {
-            let mut text = "ID PID STATUS BUNDLE CREATED\n".replace(' ', "\t");
+            let mut text = "ID\tPID\tSTATUS\tBUNDLE\tCREATED\n".to_owned();
             for (state, created) in rows {
-                let status = format!("{:?}", state.status).to_lowercase();
-                let (pid, bundle) = (state.pid.unwrap_or(0), state.bundle.display());
-                text += &format!("{}\t{pid}\t{status}\t{bundle}\t{created}\n", state.id);
+                let row = [
+                    state.id,
+                    state.pid.unwrap_or(0).to_string(),
+                    format!("{:?}", state.status).to_lowercase(),
+                    state.bundle.display().to_string(),
+                    created,
+                ];
+                text.push_str(&row.join("\t"));
+                text.push('\n');
             }
             Ok(say(&text))
         }

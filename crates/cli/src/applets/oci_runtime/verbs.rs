@@ -9,6 +9,8 @@ use wolffia_runtime::{
     oci::{Foreground, Making, wait_in_foreground},
 };
 
+use wolffia_sys::process::Ended;
+
 use super::{
     Failure, Globals, bundle, utf8,
     words::{Flags, Words},
@@ -101,7 +103,7 @@ pub(super) fn run(globals: &Globals, words: &[OsString]) -> Result<u8, Failure> 
         container.delete(true)?;
     }
     ended
-        .map(|ended| ended.code())
+        .map(Ended::code)
         .map_err(|error| Failure::with(&error, 1))
 }
 

@@ -144,18 +144,19 @@ impl Words {
 impl Flags {
     /// Returns the flag's own name, and whether it takes a value.
     fn find(&self, word: &str) -> Option<(&'static str, bool)> {
-        let long = match word.strip_prefix("--") {
-            Some(long) => long,
-            None => {
-                let mut letters = word.strip_prefix('-')?.chars();
-                let letter = letters.next()?;
-                let row = self
-                    .shorts
-                    .iter()
-                    .find(|(known, _)| *known == letter && letters.as_str().is_empty());
-                // The Go programs take one dash for a long name too.
-                row.map_or(&word[1..], |(_, long)| long)
-            }
+        let long = if let Some(long) = word.strip_prefix("--") {
+            long
+        } else {
+            let mut letters = word.strip_prefix('-')?.chars();
+            let letter = letters.next()?;
+            let is_row = |(known, _): &&(char, &'static str)| {
+                *known == letter && letters.as_str().is_empty()
+            };
+            // The Go programs take one dash for a long name too.
+            self.shorts
+                .iter()
+                .find(is_row)
+                .map_or(&word[1..], |(_, long)| long)
         };
         let named = |names: &'static [&'static str]| names.iter().find(|known| **known == long);
         named(self.values)
