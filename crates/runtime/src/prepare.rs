@@ -407,12 +407,14 @@ fn sets(capabilities: Option<&Capabilities>) -> capabilities::Sets {
             all.with(one)
         })
     };
+    let (permitted, inheritable) = (set(&capabilities.permitted), set(&capabilities.inheritable));
     capabilities::Sets {
         bounding: set(&capabilities.bounding),
         effective: set(&capabilities.effective),
-        permitted: set(&capabilities.permitted),
-        inheritable: set(&capabilities.inheritable),
-        ambient: set(&capabilities.ambient),
+        permitted,
+        inheritable,
+        // The kernel raises none that is not in both of the others (capabilities(7)), yet `crun spec` and older `runc spec` write such.
+        ambient: set(&capabilities.ambient).and(permitted).and(inheritable),
     }
 }
 
@@ -463,6 +465,19 @@ mod tests {
         assert!(prepared.process.capabilities.inheritable.is_empty());
         assert!(prepared.process.capabilities.ambient.is_empty());
         assert!(!prepared.process.no_new_privileges);
+    }
+
+    #[test]
+    fn ambient_capabilities_that_the_kernel_would_refuse_are_passed_over() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let asked = Capabilities {
+            permitted: names(&["CAP_KILL", "CAP_CHOWN"]),
+            inheritable: names(&["CAP_KILL"]),
+            ambient: names(&["CAP_KILL", "CAP_CHOWN", "CAP_SYS_ADMIN"]),
+            ..Capabilities::default()
+        };
+        let kill = capabilities::Set::named("CAP_KILL");
+        assert_eq!(Some(sets(Some(&asked)).ambient), kill);
     }
 
     #[test]
