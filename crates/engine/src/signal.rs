@@ -56,6 +56,8 @@ const NAMES: [(&str, i32); 35] = [
 impl Signal {
     /// SIGKILL.
     pub const KILL: Signal = Signal(9);
+    /// SIGHUP.
+    pub const HUP: Signal = Signal(1);
     /// SIGTERM.
     pub const TERM: Signal = Signal(15);
 

@@ -195,6 +195,10 @@ impl Watch {
                     input.step(None);
                     if input.is_over() {
                         self.input = None;
+                        if self.console.is_some() {
+                            // The person's terminal is gone, which is what SIGHUP says.
+                            self.grant(Request::End(Signal::HUP));
+                        }
                     }
                 }
             }
