@@ -267,7 +267,7 @@ fn begin(home: &Path, script: &str) -> (Child, BufReader<std::process::ChildStdo
 }
 
 /// Lists many files by name, type and size, which asks the server about each.
-const LISTING: &str = "find /usr/lib /usr/share -printf '%p %y %s %l\\n' | sort | sha256sum";
+const LISTING: &str = "find /usr/lib /usr/include -printf '%p %y %s %l\\n' | sort | sha256sum";
 
 /// A worker that is killed is replaced by its keeper, again and again, in the middle of a listing: nothing is missing.
 #[test]

@@ -117,6 +117,17 @@ impl Exposure {
         &self.hidden
     }
 
+    /// Returns the names that are hidden right in a directory; `path` has no leading slash.
+    pub(crate) fn hidden_in(&self, path: &[u8]) -> impl Iterator<Item = &[u8]> {
+        let directory = Path::new("/").join(OsStr::from_bytes(path));
+        self.hidden.iter().filter_map(move |hidden| {
+            let right_here = hidden.parent() == Some(&directory);
+            right_here
+                .then(|| hidden.file_name().map(OsStrExt::as_bytes))
+                .flatten()
+        })
+    }
+
     /// Says what a path below the root is; `path` has no leading slash.
     pub(crate) fn sight(&self, path: &[u8]) -> Sight {
         let path = Path::new("/").join(OsStr::from_bytes(path));
@@ -181,5 +192,7 @@ mod tests {
         ] {
             assert_eq!(exposure.sight(path.as_bytes()), sight, "{path}");
         }
+        let hidden = |path: &str| exposure.hidden_in(path.as_bytes()).count();
+        assert_eq!((hidden("usr"), hidden("usr/home"), hidden("")), (1, 0, 0));
     }
 }

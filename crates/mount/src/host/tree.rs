@@ -96,6 +96,8 @@ pub(crate) struct HostTree {
     nodes: Mutex<Nodes>,
     directories: Mutex<HashMap<u64, Arc<OwnedFd>>>,
     files: Mutex<HashMap<u64, Arc<OwnedFd>>>,
+    /// The cookies at which directories that were listed lately end.
+    ends: Mutex<HashMap<u64, u64>>,
 }
 
 impl HostTree {
@@ -112,6 +114,7 @@ impl HostTree {
             nodes: Mutex::new(Nodes::open(log)?),
             directories: Mutex::default(),
             files: Mutex::default(),
+            ends: Mutex::default(),
         })
     }
 
@@ -214,7 +217,11 @@ impl HostTree {
         Ok(())
     }
 
-    fn list_real(&self, node: u64, mut listing: Listing<'_>) -> Result<(), Errno> {
+    fn list_real(&self, node: u64, path: &[u8], mut listing: Listing<'_>) -> Result<(), Errno> {
+        if listing.offset > 0 && unpoisoned(&self.ends).get(&node) == Some(&listing.offset) {
+            // Whoever lists a directory asks once more at its end.
+            return Ok(());
+        }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = self
             .directory(node)
@@ -228,27 +235,29 @@ impl HostTree {
         if listing.offset > 0 {
             seek(&directory, SeekFrom::Start(listing.offset))?;
         }
+        // Below a directory that is shown everything is, but what is hidden by name: the whole path need not be looked at again.
+        let hidden: Vec<&[u8]> = self.exposure.hidden_in(path).collect();
         let mut buffer = vec![MaybeUninit::uninit(); LISTING_BYTES];
         let mut names = RawDir::new(&directory, &mut buffer);
+        let mut end = listing.offset;
         while let Some(entry) = names.next() {
             let entry = entry?;
-            let name = entry.file_name().to_bytes();
-            if name == b"." || name == b".." {
-                continue;
-            }
-            let Ok(attributes) = self.child(node, name) else {
-                continue;
-            };
-            if !self.append(
-                node,
-                name,
-                &attributes,
-                entry.next_entry_cookie(),
-                &mut listing,
-            )? {
-                break;
+            let (name, cookie) = (entry.file_name().to_bytes(), entry.next_entry_cookie());
+            if name != b"." && name != b".." && !hidden.contains(&name) {
+                let Ok(attributes) = self.stat(&directory, name) else {
+                    continue;
+                };
+                if !self.append(node, name, &attributes, cookie, &mut listing)? {
+                    return Ok(());
+                }
+                end = cookie;
             }
         }
+        let mut ends = unpoisoned(&self.ends);
+        if ends.len() >= OPEN_MAX {
+            ends.clear();
+        }
+        ends.insert(node, end);
         Ok(())
     }
 
@@ -366,10 +375,11 @@ impl FileSystem for HostTree {
             plus,
             reply,
         };
-        match self.locate(node)?.1 {
+        let (path, sight) = self.locate(node)?;
+        match sight {
             Sight::None => return Err(Errno::NOENT),
             Sight::Way(names) => self.list_way(node, &names, listing)?,
-            Sight::Real => self.list_real(node, listing)?,
+            Sight::Real => self.list_real(node, &path, listing)?,
         }
         self.nodes().flush()
     }
