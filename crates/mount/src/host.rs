@@ -25,17 +25,18 @@
 //! killed is replaced by the keeper; where the keeper is gone too, [`HostRoot::revive`] starts one inside the namespace,
 //! which shows files that are seen for the first time then as root's. Requests in flight are asked again (kernel 6.9).
 //!
-//! Without /dev/fuse the machine's own directories are mounted below a tree of directories: new files can be made
-//! everywhere, existing ones cannot be changed. [`HostRoot::notes`] says so.
+//! Without /dev/fuse the machine's own directories are mounted below a tree of directories (plain.rs): new files can be made
+//! everywhere, existing ones cannot be changed. [`limits`] and [`HostRoot::notes`] say so.
 
 mod etc;
 mod exposure;
 mod nodes;
+mod plain;
 mod prepare;
 mod server;
 mod skeleton;
 mod tree;
 
 pub use exposure::{Exposure, private_directories};
-pub use prepare::{HostRoot, Inside, PrepareError, prepare};
+pub use prepare::{HostRoot, Inside, PrepareError, limits, prepare};
 pub use server::{Identity, Link, SERVER_NAME, ServerError, serve, spawn};

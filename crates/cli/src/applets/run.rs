@@ -117,6 +117,9 @@ pub(super) fn make(
     let containers = Containers::of(context.home()?);
     clock.lap("command line and ids");
     let (held, root) = if image == HOST {
+        if let Some(limits) = wolffia_mount::host::limits() {
+            context.note(&format!("note: {limits}"));
+        }
         let held = create::create(
             &containers,
             From::Host,

@@ -17,9 +17,11 @@ use rustix::{
     mount::{MountFlags, UnmountFlags},
 };
 use thiserror::Error;
-use wolffia_sys::mount::{Overlay, Plan, Step};
+use wolffia_sys::mount::{Bind, Overlay, Plan, Step};
 
 use super::{
+    exposure::Exposure,
+    plain,
     server::{self, Link},
     skeleton::{self, SkeletonError},
 };
@@ -55,8 +57,8 @@ pub struct HostRoot {
     pub plan: Plan,
     /// What a person should know about it: empty where everything works.
     pub notes: Vec<String>,
-    /// Keeps the skeleton; the conductor holds it to the end.
-    _lock: OwnedFd,
+    /// Keep what lies in the store of skeletons; the conductor holds them to the end.
+    locks: Vec<OwnedFd>,
     /// Where the FUSE tree is mounted.
     place: PathBuf,
     connection: Option<Connection>,
@@ -92,9 +94,6 @@ pub enum PrepareError {
     /// The container's own directory.
     #[error(transparent)]
     Work(#[from] WorkError),
-    /// The file server.
-    #[error("mounting the tree of this machine's files")]
-    Fuse(#[source] Errno),
     /// The mount place.
     #[error("making the mount place {path}")]
     Place {
@@ -118,30 +117,58 @@ pub fn prepare(inside: Inside<'_>) -> Result<HostRoot, PrepareError> {
         }
         _ => {}
     }
-    let writable = inside.work.writable(&skeleton.root)?;
     let mut lower = inside.work.committed.clone();
-    lower.extend([skeleton.root, place.clone()]);
-    let (connection, notes) = match connect(inside, &place) {
-        Ok(connection) => (connection, Vec::new()),
-        Err(errno) => return Err(PrepareError::Fuse(errno)),
+    lower.push(skeleton.root.clone());
+    let mut root = HostRoot {
+        plan: Plan::default(),
+        notes: Vec::new(),
+        locks: vec![skeleton.lock],
+        place: place.clone(),
+        connection: None,
     };
-    let plan = Plan {
-        steps: vec![Step::Overlay(Overlay {
+    let (work, skeletons, key) = (inside.work, inside.skeletons, inside.mapping_key);
+    let exposure = Exposure::of_machine(inside.private.iter().cloned());
+    let connected = connect(inside, &place);
+    if connected.is_ok() {
+        lower.push(place);
+    }
+    let writable = work.writable(&skeleton.root)?;
+    root.plan.steps.push(match (&writable, &lower[..]) {
+        // The kernel makes no overlay of one layer alone.
+        (None, [only]) => Step::Bind(Bind::new(only, "/").read_only()),
+        _ => Step::Overlay(Overlay {
             lower,
             data: Vec::new(),
             writable,
             userxattr: true,
             options: Vec::new(),
             at: PathBuf::from("/"),
-        })],
-    };
-    Ok(HostRoot {
-        plan,
-        notes,
-        _lock: skeleton.lock,
-        place,
-        connection: Some(connection),
-    })
+        }),
+    });
+    match connected {
+        Ok(connection) => root.connection = Some(connection),
+        Err(errno) => {
+            let tree = plain::add(&mut root.plan, skeletons, key, work, &exposure)?;
+            root.locks.push(tree.lock);
+            root.notes.push(limits_of(errno));
+        }
+    }
+    Ok(root)
+}
+
+/// Says what a host container cannot do where [`DEVICE`] does not open; `None` where everything works as far as that tells.
+///
+/// For a door that wants to say so beforehand.
+pub fn limits() -> Option<String> {
+    rustix::fs::open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .err()
+        .map(limits_of)
+}
+
+fn limits_of(errno: Errno) -> String {
+    format!(
+        "this machine's files can be removed and replaced, but not changed: no FUSE file system can be mounted ({errno})"
+    )
 }
 
 /// Mounts the FUSE tree and gives its descriptor to the server.

@@ -34,7 +34,7 @@ use super::etc;
 use crate::work::remove_tree;
 
 /// Changes when a skeleton is made otherwise from the same files.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Bytes of one file of /etc at most, and of all.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 const ALL_BYTES_MAX: u64 = 16 << 20;
@@ -44,11 +44,13 @@ const ENTRIES_MAX: usize = 16_384;
 const DEPTH_MAX: usize = 12;
 /// How often a name for a draft is tried anew.
 const TRIES_MAX: u32 = 64;
+/// The key of mappings with one id.
+const SINGLE_ID: &str = "one";
 /// How drafts are called.
 const DRAFT_PREFIX: &str = ".making-";
 /// Mode bits for others: read; read and enter.
-const OTHERS_READ: u32 = 0o004;
-const OTHERS_LIST: u32 = 0o005;
+pub(super) const OTHERS_READ: u32 = 0o004;
+pub(super) const OTHERS_LIST: u32 = 0o005;
 
 /// Directories that are made, with their modes. What the file tree has below them appears in them.
 const DIRECTORIES: &[(&str, u32)] = &[
@@ -116,9 +118,12 @@ pub struct SkeletonError {
     pub source: io::Error,
 }
 
-type Result<T> = std::result::Result<T, SkeletonError>;
+pub(super) type Result<T> = std::result::Result<T, SkeletonError>;
 
-fn failed<E: Into<io::Error>>(doing: &'static str, path: &Path) -> impl FnOnce(E) -> SkeletonError {
+pub(super) fn failed<E: Into<io::Error>>(
+    doing: &'static str,
+    path: &Path,
+) -> impl FnOnce(E) -> SkeletonError {
     move |source| SkeletonError {
         doing,
         path: path.to_owned(),
@@ -130,47 +135,65 @@ fn failed<E: Into<io::Error>>(doing: &'static str, path: &Path) -> impl FnOnce(E
 ///
 /// Must run inside the user namespace, as its root.
 pub(super) fn ensure(home: &Path, key: &str, machine: &Path) -> Result<Skeleton> {
+    let sources = Sources::look(machine);
+    kept(home, key, sources.digest(), |root| {
+        sources.write(machine, root)?;
+        if key == SINGLE_ID {
+            keep_apt_root(root)
+        } else {
+            Ok(())
+        }
+    })
+}
+
+/// apt fetches as a user of its own, whom a namespace with one id has not got.
+fn keep_apt_root(root: &Path) -> Result<()> {
+    let directory = root.join("etc/apt/apt.conf.d");
+    if !directory.is_dir() {
+        return Ok(());
+    }
+    let path = directory.join("00-one-id");
+    fs::write(&path, "APT::Sandbox::User \"root\";\n").map_err(failed("writing", &path))?;
+    set_mode(&path, 0o644)
+}
+
+/// Returns the directory of that kind and digest below `home`, written now if it is not there.
+pub(super) fn kept(
+    home: &Path,
+    kind: &str,
+    digest: u64,
+    write: impl FnOnce(&Path) -> Result<()>,
+) -> Result<Skeleton> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(home)
         .map_err(failed("making", home))?;
-    let sources = Sources::look(machine);
-    let name = format!("{key}-{:016x}", sources.digest());
+    let name = format!("{kind}-{digest:016x}");
     let target = home.join(&name);
+    let held = |lock| Skeleton {
+        root: target.join("root"),
+        lock,
+    };
     if let Some(lock) = hold(&target, FlockOperation::NonBlockingLockShared) {
-        return Ok(Skeleton {
-            root: target.join("root"),
-            lock,
-        });
+        return Ok(held(lock));
     }
-    sweep(home, key, &name);
+    sweep(home, kind, &name);
     let (draft, draft_lock) = draft(home)?;
-    sources.write(machine, &draft.join("root"))?;
+    write(&draft.join("root"))?;
     // The lock is the directory's and stays with it under its new name.
     rustix::fs::flock(&draft_lock, FlockOperation::LockShared)
         .map_err(failed("locking", &draft))?;
-    match rustix::fs::renameat_with(
-        rustix::fs::CWD,
-        &draft,
-        rustix::fs::CWD,
-        &target,
-        RenameFlags::NOREPLACE,
-    ) {
-        Ok(()) => Ok(Skeleton {
-            root: target.join("root"),
-            lock: draft_lock,
-        }),
+    let (here, flags) = (rustix::fs::CWD, RenameFlags::NOREPLACE);
+    match rustix::fs::renameat_with(here, &draft, here, &target, flags) {
+        Ok(()) => Ok(held(draft_lock)),
         // Another first start was faster.
         Err(Errno::EXIST | Errno::NOTEMPTY) => {
             discard(&draft);
             let lock = hold(&target, FlockOperation::LockShared)
                 .ok_or(Errno::NOENT)
                 .map_err(failed("locking", &target))?;
-            Ok(Skeleton {
-                root: target.join("root"),
-                lock,
-            })
+            Ok(held(lock))
         }
         Err(errno) => Err(failed("moving", &draft)(errno)),
     }
@@ -348,7 +371,7 @@ impl Sources {
     }
 }
 
-fn make_directory(path: &Path, mode: u32) -> Result<()> {
+pub(super) fn make_directory(path: &Path, mode: u32) -> Result<()> {
     fs::create_dir(path).map_err(failed("making", path))?;
     set_mode(path, mode)
 }

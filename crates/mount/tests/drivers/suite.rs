@@ -114,7 +114,10 @@ impl Drop for Mounted {
     }
 }
 
-const SUITE: &[(&str, fn(&Bench))] = &[
+/// What a driver promises, in words, and how it is tried.
+type Promise = (&'static str, fn(&Bench));
+
+const SUITE: &[Promise] = &[
     ("the tree is the image's", the_tree_is_the_images),
     (
         "attributes that steer are inert",
