@@ -76,8 +76,11 @@ impl Caller {
         }
     }
 
-    /// Waits for the start report. Signals wait with it: a start is short, and its end is clean.
-    pub fn await_start(channel: &Channel) -> io::Result<Result<(), Outcome>> {
+    /// Waits for the start report; what a person should know is handed to `say`. Signals wait with it: a start is short, and its end is clean.
+    pub fn await_start(
+        channel: &Channel,
+        say: &mut dyn FnMut(&str),
+    ) -> io::Result<Result<(), Outcome>> {
         loop {
             match channel.wait()? {
                 Heard::Message(Report::Started) => return Ok(Ok(())),
@@ -85,7 +88,8 @@ impl Caller {
                     return Ok(Err(Outcome::Failed(problem)));
                 }
                 Heard::Message(Report::Exited(code)) => return Ok(Err(Outcome::Exited(code))),
-                Heard::Message(Report::Note(_)) | Heard::Nothing => {}
+                Heard::Message(Report::Note(note)) => say(&note),
+                Heard::Nothing => {}
                 Heard::HungUp => return Ok(Err(Outcome::Lost)),
             }
         }

@@ -135,7 +135,7 @@ impl StartError {
     }
 }
 
-/// Starts a container that is ours to work on.
+/// Starts a container that is ours to work on; what a person should know about it is handed to `say`.
 pub fn start(
     containers: &Containers,
     held: Held,
@@ -143,6 +143,7 @@ pub fn start(
     mapping: &Mapping,
     mode: Mode,
     clock: &mut Clock,
+    say: &mut dyn FnMut(&str),
 ) -> Result<Started, StartError> {
     let Held { container, lock } = held;
     let record = &container.record;
@@ -188,7 +189,7 @@ pub fn start(
         conductor::conduct(job)
     })?;
     clock.lap("conductor and id maps");
-    match Caller::await_start(&ours).map_err(StartError::Talk)? {
+    match Caller::await_start(&ours, say).map_err(StartError::Talk)? {
         Ok(()) => clock.lap("start"),
         Err(outcome) => return Ok(told(outcome)),
     }

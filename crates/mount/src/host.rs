@@ -26,7 +26,7 @@
 //! which shows files that are seen for the first time then as root's. Requests in flight are asked again (kernel 6.9).
 //!
 //! Without /dev/fuse the machine's own directories are mounted below a tree of directories (plain.rs): new files can be made
-//! everywhere, existing ones cannot be changed. [`limits`] and [`HostRoot::notes`] say so.
+//! everywhere, existing ones cannot be changed. [`HostRoot::notes`] says so.
 
 mod etc;
 mod exposure;
@@ -38,5 +38,5 @@ mod skeleton;
 mod tree;
 
 pub use exposure::{Exposure, private_directories};
-pub use prepare::{HostRoot, Inside, PrepareError, limits, prepare};
+pub use prepare::{HostRoot, Inside, PrepareError, prepare};
 pub use server::{Identity, Link, SERVER_NAME, ServerError, serve, spawn};

@@ -87,6 +87,7 @@ fn serve(context: &Context, arguments: &Arguments) -> Result<u8, Failure> {
         &made.mapping,
         mode,
         &mut clock,
+        &mut |note| context.note(&format!("note: {note}")),
     );
     let code = finish(context, &made.containers, started, remove)?;
     if mode == Mode::Detached && code == 0 {
@@ -117,9 +118,6 @@ pub(super) fn make(
     let containers = Containers::of(context.home()?);
     clock.lap("command line and ids");
     let (held, root) = if image == HOST {
-        if let Some(limits) = wolffia_mount::host::limits() {
-            context.note(&format!("note: {limits}"));
-        }
         let held = create::create(
             &containers,
             From::Host,

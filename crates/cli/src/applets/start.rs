@@ -116,6 +116,7 @@ fn one(
         &mapping,
         mode,
         &mut Clock::new(false),
+        &mut |note| context.note(&format!("note: {note}")),
     );
     run::finish(context, containers, started, remove)
 }

@@ -170,6 +170,10 @@ fn stay(
     let _ = set_death_signal(None);
     let mut channel = channel.take();
     if let Some(wire) = &channel {
+        let notes = launched.machine.iter().flat_map(|machine| &machine.notes);
+        for note in notes {
+            let _ = wire.send(&Report::Note(note.clone()));
+        }
         let _ = wire.send(&Report::Started);
     }
     if detached {

@@ -156,15 +156,6 @@ pub fn prepare(inside: Inside<'_>) -> Result<HostRoot, PrepareError> {
     Ok(root)
 }
 
-/// Says what a host container cannot do where [`DEVICE`] does not open; `None` where everything works as far as that tells.
-///
-/// For a door that wants to say so beforehand.
-pub fn limits() -> Option<String> {
-    rustix::fs::open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
-        .err()
-        .map(limits_of)
-}
-
 fn limits_of(errno: Errno) -> String {
     format!(
         "this machine's files can be removed and replaced, but not changed: no FUSE file system can be mounted ({errno})"
