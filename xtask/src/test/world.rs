@@ -61,6 +61,7 @@ pub(super) struct World {
     user: Option<u32>,
     private: bool,
     home: PathBuf,
+    temporary: PathBuf,
     runtime: PathBuf,
     cache: PathBuf,
     /// The mounts that make the clone reachable for the user.
@@ -103,10 +104,12 @@ impl World {
 
     fn own(workspace: &Workspace) -> anyhow::Result<World> {
         let own = tempfile::Builder::new().prefix("wolffia-test.").tempdir()?;
+        std::fs::set_permissions(own.path(), Permissions::from_mode(0o755))?;
         let directory = own.path().to_owned();
         let uid = rustix::process::getuid().as_raw();
         let world = World {
             home: directory.join("home"),
+            temporary: directory.join("tmp"),
             runtime: directory.join("run"),
             cache: cache_of(workspace, uid),
             directory,
@@ -132,6 +135,7 @@ impl World {
         }
         let mut world = World {
             home: directory.join("home"),
+            temporary: directory.join("tmp"),
             runtime: directory.join("run"),
             cache: cache_of(workspace, USER_ID),
             directory,
@@ -157,6 +161,7 @@ impl World {
         DirBuilder::new().mode(0o755).create(&directory)?;
         let world = World {
             home: directory.join("home"),
+            temporary: directory.join("tmp"),
             runtime: directory.join("run"),
             cache: self.cache.with_file_name("0"),
             directory,
@@ -216,7 +221,7 @@ impl World {
         }
         command
             .env("HOME", &self.home)
-            .env("TMPDIR", self.home.join("tmp"))
+            .env("TMPDIR", &self.temporary)
             .env("XDG_RUNTIME_DIR", &self.runtime)
             .env("LC_ALL", "C.UTF-8")
             .env(CACHE_VARIABLE, &self.cache);
@@ -237,15 +242,17 @@ impl World {
     }
 
     fn make_folders(&self) -> anyhow::Result<()> {
-        for folder in [
-            &self.home,
-            &self.home.join("tmp"),
-            &self.runtime,
-            &self.cache,
+        // The temporary folder is no home: subordinate ids, and those of root's containers, must get through to what tests
+        // open for them below it.
+        for (folder, mode) in [
+            (&self.home, 0o700),
+            (&self.temporary, 0o755),
+            (&self.runtime, 0o700),
+            (&self.cache, 0o700),
         ] {
             DirBuilder::new()
                 .recursive(true)
-                .mode(0o700)
+                .mode(mode)
                 .create(folder)
                 .with_context(|| format!("making {}", folder.display()))?;
             if self.user.is_some() {
