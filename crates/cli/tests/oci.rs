@@ -558,3 +558,29 @@ fn podman_takes_us_for_crun() {
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
     }
 }
+
+/// A filter that lets a program do its work and nothing else is no obstacle to starting it.
+#[test]
+fn a_narrow_filter_does_not_keep_the_program_from_starting() {
+    wolffia_testkit::need!(UserNamespace, Busybox);
+    let mut bundle = Bundle::new("");
+    bundle.config["process"]["args"] = json!(["echo", "narrow"]);
+    bundle.config["linux"]["seccomp"] = json!({
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_AARCH64"],
+        "syscalls": [{ "action": "SCMP_ACT_ALLOW", "names": [
+            "execve", "brk", "arch_prctl", "set_tid_address", "set_robust_list", "rseq", "prlimit64", "readlink",
+            "readlinkat", "getrandom", "mprotect", "mmap", "exit_group", "write", "writev", "newfstatat", "fstat",
+            "ioctl", "getuid", "uname",
+        ] }],
+    });
+    bundle.config["process"]["noNewPrivileges"] = json!(true);
+    assert_eq!(bundle.output(), "narrow");
+    // Without it the filter comes first, and what takes the capabilities away must pass too, as with runc.
+    bundle.config["process"]["noNewPrivileges"] = json!(false);
+    let names = bundle.config["linux"]["seccomp"]["syscalls"][0]["names"]
+        .as_array_mut()
+        .unwrap();
+    names.extend([json!("capset"), json!("prctl")]);
+    assert_eq!(bundle.output(), "narrow");
+}

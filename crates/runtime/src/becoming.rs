@@ -21,7 +21,7 @@
 //! it still runs, which is ours.
 
 use std::{
-    ffi::{CString, OsStr},
+    ffi::{CStr, CString, OsStr},
     io,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
@@ -130,6 +130,10 @@ impl Becoming<'_> {
         let doing = format!("executing {}", self.program().display());
         let stone = SteppingStone::new(self.line.as_fd(), &doing)
             .doing(|| format!("{doing}: making the stepping stone"))?;
+        // Before the gate, whose other side is told when there is none, and before the filter, which may forbid to look.
+        let path = self.find_program()?;
+        let path = CString::new(path.into_os_string().into_vec())
+            .map_err(|_| self.failure(Errno::NOENT))?;
         let listens = self.filter_listens();
         if listens {
             self.confine()?;
@@ -140,22 +144,24 @@ impl Becoming<'_> {
             crate::hooks::run(hook, self.hook_state)
                 .map_err(|error| Failure::setup(error.to_string(), Errno::CANCELED))?;
         }
+        self.announce()?;
         if !listens {
             self.confine()?;
         }
         if self.process.reaper {
-            return self.stay_as_process_1(&stone, &environment);
+            return self.stay_as_process_1(&stone, &path, &environment);
         }
-        Err(self.execute_program(&stone, &environment))
+        Err(self.execute_program(&stone, &path, &environment))
     }
 
     fn stay_as_process_1(
         &mut self,
         stone: &SteppingStone,
+        path: &CStr,
         environment: &[CString],
     ) -> Result<u8, Failure> {
         let reaper = Reaper::fork(|| {
-            let failure = self.execute_program(stone, environment);
+            let failure = self.execute_program(stone, path, environment);
             // Nobody may listen any more; the exit code says it too.
             let _ = self.line.send(Word::Failure, &failure.to_bytes(), None);
             failure.code()
@@ -331,9 +337,10 @@ impl Becoming<'_> {
         set_uid(Uid::from_raw(ids.uid))
             .doing(|| format!("changing to user {}: is it mapped?", ids.uid))?;
         if ids.uid != 0 {
-            // The change to another user took all effective ones.
+            // The change to another user took all effective ones. One is needed for the filter; with more, the program
+            // would be looked for with rights that its user has not.
             let all = Sets {
-                effective: Set::ALL,
+                effective: Set::SYS_ADMIN,
                 permitted: Set::ALL,
                 ..Sets::default()
             };
@@ -400,7 +407,6 @@ impl Becoming<'_> {
         if matches!(self.gate, Gate::Open) {
             return Ok(());
         }
-        self.find_program()?;
         self.line
             .say(Word::Ready)
             .doing(|| "reporting at the start gate".to_owned())?;
@@ -437,18 +443,22 @@ impl Becoming<'_> {
         Err(self.failure(answer))
     }
 
-    fn execute_program(&self, stone: &SteppingStone, environment: &[CString]) -> Failure {
-        let path = match self.find_program() {
-            Ok(path) => path,
-            Err(failure) => return failure,
-        };
-        let Ok(path) = CString::new(path.into_os_string().into_vec()) else {
-            return self.failure(Errno::NOENT);
-        };
-        if let Err(errno) = self.line.say(Word::Executing) {
-            return Failure::setup("reporting the execution", errno);
-        }
-        let errno = stone.execute(self.line.as_fd(), &path, &self.process.args, environment);
+    /// Says that nothing but a failure comes from now on; a filter may forbid to say more.
+    fn announce(&self) -> Result<(), Failure> {
+        self.line
+            .say(Word::Executing)
+            .doing(|| "reporting the execution".to_owned())?;
+        SteppingStone::prepare(self.line.as_fd())
+            .doing(|| "preparing the stepping stone".to_owned())
+    }
+
+    fn execute_program(
+        &self,
+        stone: &SteppingStone,
+        path: &CStr,
+        environment: &[CString],
+    ) -> Failure {
+        let errno = stone.execute(path, &self.process.args, environment);
         Failure::setup(
             format!(
                 "executing {}: executing the stepping stone",

@@ -96,7 +96,8 @@ fn listen(line: &Line, running: &mut Running) -> Result<(), LaunchError> {
             _ => return Err(LaunchError::Line(Errno::PROTO)),
         }
     }
-    Ok(())
+    // It ended before it executed its program.
+    Err(LaunchError::Line(Errno::CONNRESET))
 }
 
 fn join_and_clone(

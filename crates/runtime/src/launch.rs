@@ -199,6 +199,8 @@ pub struct Created {
     line: Line,
     poststart: Vec<crate::spec::Hook>,
     state: State,
+    /// There was no gate.
+    is_running: bool,
 }
 
 /// A container whose program runs.
@@ -222,10 +224,14 @@ impl Running {
 }
 
 impl Created {
-    /// Starts the program and returns when it runs; `poststart` hooks have run then.
+    /// Starts the program, unless there was no gate, and returns when it runs; `poststart` hooks have run then.
     pub fn start(self) -> Result<Running, LaunchError> {
-        self.line.say(Word::Start).map_err(LaunchError::Line)?;
-        let heard = hear_start(&self.line);
+        let heard = if self.is_running {
+            Ok(None)
+        } else {
+            self.line.say(Word::Start).map_err(LaunchError::Line)?;
+            hear_start(&self.line)
+        };
         let Created {
             pid,
             pidfd,
@@ -268,12 +274,13 @@ fn hear_start(line: &Line) -> Result<Option<OwnedFd>, LaunchError> {
             Word::Listener => listener = message.fd,
             Word::Executing => {
                 line.hear_execution().map_err(LaunchError::Line)??;
-                break;
+                return Ok(listener);
             }
             _ => return Err(LaunchError::Line(Errno::PROTO)),
         }
     }
-    Ok(listener)
+    // It ended at its gate.
+    Err(LaunchError::Line(Errno::CONNRESET))
 }
 
 /// Makes a container and returns when it waits at its start gate; with [`StartGate::Open`], when its program runs.
@@ -336,6 +343,7 @@ pub fn create(launch: Launch<'_>) -> Result<Created, LaunchError> {
         state,
         console: None,
         listener: None,
+        is_running: false,
     };
     making.state.pid = Some(making.child.pid);
     if let Err(error) = making.finish(mapping, waits) {
@@ -353,6 +361,7 @@ pub fn create(launch: Launch<'_>) -> Result<Created, LaunchError> {
         line: making.line,
         poststart: hooks.poststart,
         state: making.state,
+        is_running: making.is_running,
     })
 }
 
@@ -366,6 +375,7 @@ struct Making {
     state: State,
     console: Option<OwnedFd>,
     listener: Option<OwnedFd>,
+    is_running: bool,
 }
 
 impl Making {
@@ -378,7 +388,7 @@ impl Making {
         }
         loop {
             let Some(message) = self.line.receive().map_err(LaunchError::Line)? else {
-                return self.at_end();
+                return Err(self.gone());
             };
             match message.word {
                 Word::Console => self.console = message.fd,
@@ -393,7 +403,8 @@ impl Making {
                 Word::Failure => return Err(Failure::from_bytes(&message.text).into()),
                 Word::Executing => {
                     self.line.hear_execution().map_err(LaunchError::Line)??;
-                    return self.at_end();
+                    self.is_running = true;
+                    return Ok(());
                 }
                 Word::Go | Word::Start | Word::Process => {
                     return Err(LaunchError::Line(Errno::PROTO));
@@ -413,18 +424,14 @@ impl Making {
         }
     }
 
-    /// The line ended without `Ready`: the program runs (there was no gate), or the process is gone.
-    fn at_end(&self) -> Result<(), LaunchError> {
-        match self.child.pidfd.peek() {
-            Ok(Some(ended)) if ended.code() == SET_UP_FAILED => {
-                Err(LaunchError::Ended { code: ended.code() })
-            }
-            _ => Ok(()),
+    /// The line ended before the process stood at its gate or said that it executes its program: it is gone.
+    fn gone(&self) -> LaunchError {
+        match self.child.pidfd.wait() {
+            Ok(ended) => LaunchError::Ended { code: ended.code() },
+            Err(error) => LaunchError::Line(error),
         }
     }
 }
-
-const SET_UP_FAILED: u8 = 125;
 
 /// Clones the first process, through a helper where namespaces are joined.
 fn spawn(prepared: &Prepared, init: Init<'_>) -> Result<Child, LaunchError> {

@@ -231,7 +231,7 @@ impl Home {
     /// Makes and starts a container that is the caller's child.
     pub fn run(&self, id: &str, making: &Making<'_>) -> Result<(Container, Running), OciError> {
         let place = Place::make(self, id)?;
-        let (stays, created) = place.launch(making, StartGate::Caller)?;
+        let (stays, created) = place.launch(making, StartGate::Open)?;
         place.record(making, created.pid)?;
         let mut running = created.start()?;
         running.console = stays;
@@ -463,8 +463,10 @@ fn mapping_for(spec: &Spec) -> Result<Option<Mapping>, OciError> {
     let named = namespaces
         .iter()
         .any(|one| one.kind.bit() == Namespaces::USER);
-    let admin = wolffia_sys::capabilities::Set::named("SYS_ADMIN").unwrap_or_default();
-    let is_admin = || wolffia_sys::capabilities::effective().is_ok_and(|set| set.contains(admin));
+    let is_admin = || {
+        wolffia_sys::capabilities::effective()
+            .is_ok_and(|set| set.contains(wolffia_sys::capabilities::Set::SYS_ADMIN))
+    };
     if named || is_admin() {
         return Ok(None);
     }

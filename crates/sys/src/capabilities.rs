@@ -73,6 +73,9 @@ impl Set {
     /// Every capability that has a name here.
     pub const ALL: Set = Set((1 << NAMES.len()) - 1);
 
+    /// `CAP_SYS_ADMIN` alone.
+    pub const SYS_ADMIN: Set = Set(1 << 21);
+
     /// Returns the set with the capability of this name, with or without `CAP_`, in any case; `None` for a stranger.
     pub fn named(name: &str) -> Option<Set> {
         let big = name.to_ascii_uppercase();
@@ -195,6 +198,7 @@ mod tests {
         let one = Set::named("CAP_NET_RAW");
         assert!(one.is_some());
         assert_eq!(one, Set::named("net_raw"));
+        assert_eq!(Set::named("SYS_ADMIN"), Some(Set::SYS_ADMIN));
         assert_eq!(Set::named("CAP_EVERYTHING"), None);
         let numbered = Set::named("CHECKPOINT_RESTORE").expect("a name");
         assert_eq!(numbered, Set(1 << 40));

@@ -222,11 +222,6 @@ impl PidFd {
         self.wait_with(WaitIdOptions::EXITED | WaitIdOptions::NOHANG)
     }
 
-    /// Returns how the process, a child of the caller, ended, and leaves it to be waited for; `None` while it runs. Never blocks.
-    pub fn peek(&self) -> Result<Option<Ended>, Errno> {
-        self.wait_with(WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT)
-    }
-
     fn wait_with(&self, options: WaitIdOptions) -> Result<Option<Ended>, Errno> {
         let status = rustix::process::waitid(WaitId::PidFd(self.0.as_fd()), options)?;
         Ok(status.and_then(|status| {

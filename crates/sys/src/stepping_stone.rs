@@ -62,28 +62,29 @@ impl SteppingStone {
         Ok(Self { file })
     }
 
-    /// Becomes the stone, which executes `path`. Returns only where the stone itself could not be
-    /// executed; `report` is marked as close-on-exec again then.
-    ///
-    /// An ignored SIGPIPE is set back to its default first, as the new program would inherit it.
-    pub fn execute(
-        &self,
-        report: BorrowedFd<'_>,
-        path: &CStr,
-        arguments: &[CString],
-        environment: &[CString],
-    ) -> Errno {
+    /// Prepares the step: `report` will be open in the stone, which closes it, and an ignored SIGPIPE
+    /// is set back to its default, as the new program would inherit it. To be called before a filter
+    /// is installed that may forbid both.
+    pub fn prepare(report: BorrowedFd<'_>) -> Result<(), Errno> {
+        rustix::io::fcntl_setfd(report, FdFlags::empty())?;
+        #[expect(unsafe_code, reason = "signal is an extern function")]
+        // SAFETY: SIG_DFL is no handler of ours.
+        unsafe {
+            libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        }
+        Ok(())
+    }
+
+    /// Becomes the stone, which executes `path`, after [`SteppingStone::prepare`]. Returns only where
+    /// the stone itself could not be executed.
+    pub fn execute(&self, path: &CStr, arguments: &[CString], environment: &[CString]) -> Errno {
         let arguments = std::iter::once(path).chain(arguments.iter().map(CString::as_c_str));
         let arguments = pointers(arguments);
         let environment = pointers(environment.iter().map(CString::as_c_str));
-        if let Err(error) = rustix::io::fcntl_setfd(report, FdFlags::empty()) {
-            return error;
-        }
-        #[expect(unsafe_code, reason = "execveat and signal are extern functions")]
+        #[expect(unsafe_code, reason = "execveat has no wrapper")]
         // SAFETY: both arrays end with a null pointer, their strings end with a zero byte, and all
-        // of it outlives the call. SIG_DFL is no handler of ours.
-        let errno = unsafe {
-            libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        // of it outlives the call.
+        unsafe {
             libc::syscall(
                 libc::SYS_execveat,
                 self.file.as_raw_fd(),
@@ -92,12 +93,8 @@ impl SteppingStone {
                 environment.as_ptr(),
                 libc::AT_EMPTY_PATH,
             );
-            Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
-        };
-        match rustix::io::fcntl_setfd(report, FdFlags::CLOEXEC) {
-            Ok(()) => errno,
-            Err(error) => error,
         }
+        crate::process::last_errno()
     }
 }
 
