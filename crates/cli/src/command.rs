@@ -35,8 +35,6 @@ pub(crate) enum Group {
     Images,
     /// The program and the machine.
     System,
-    /// Re-executed helpers: not for people, not listed.
-    Hidden,
 }
 
 /// One flag of a command.

@@ -6,7 +6,7 @@ use std::{
     env,
     ffi::OsString,
     io::{self, IsTerminal, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use wolffia_engine::{containers::Containers, home::Home, identity};
@@ -38,10 +38,10 @@ impl Context {
                     let root = words
                         .get(at)
                         .ok_or_else(|| Failure::usage("--root needs a directory"))?;
-                    context.root = Some(absolute(root.into())?);
+                    context.root = Some(absolute(root.as_ref())?);
                 }
                 Some(word) if word.starts_with("--root=") => {
-                    context.root = Some(absolute(word["--root=".len()..].into())?);
+                    context.root = Some(absolute(word["--root=".len()..].as_ref())?);
                 }
                 _ => break,
             }
@@ -63,25 +63,15 @@ impl Context {
                 .fold(Failure::from_error(&error), Failure::help)
         })?;
         let root = settled.as_deref().or(self.root.as_deref());
-        let home = Home::open(root).map_err(|error| {
-            let failure = Failure::from_error(&error);
-            match error.hint() {
-                Some(hint) => failure.help(hint),
-                None => failure,
-            }
-        })?;
+        let home =
+            Home::open(root).map_err(|error| Failure::from_error(&error).help(error.hint()))?;
         Ok(self.home.get_or_init(|| home))
     }
 
     /// Returns where the state root is or would be; touches nothing.
     pub(crate) fn place(&self) -> Result<PathBuf, Failure> {
-        Home::locate(self.root.as_deref()).map_err(|error| {
-            let failure = Failure::from_error(&error);
-            match error.hint() {
-                Some(hint) => failure.help(hint),
-                None => failure,
-            }
-        })
+        Home::locate(self.root.as_deref())
+            .map_err(|error| Failure::from_error(&error).help(error.hint()))
     }
 
     /// Returns the store, opened on first use.
@@ -108,6 +98,10 @@ impl Context {
     }
 
     /// Writes data to standard output; a reader that went away is no failure.
+    #[expect(
+        clippy::unused_self,
+        reason = "where data goes is the context's matter"
+    )]
     pub(crate) fn say(&self, text: &str) -> u8 {
         let mut out = io::stdout().lock();
         match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -155,8 +149,8 @@ pub(crate) fn complain(failure: &Failure, otherwise: u8) -> u8 {
     failure.exit_code(otherwise)
 }
 
-fn absolute(path: PathBuf) -> Result<PathBuf, Failure> {
-    std::path::absolute(&path).map_err(|error| {
+fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path).map_err(|error| {
         Failure::usage(format!("--root {}", path.display())).cause(error.to_string())
     })
 }

@@ -30,16 +30,6 @@ impl Arguments {
         self.last(long).is_some_and(|value| value == "true")
     }
 
-    /// Returns what a switch was set to, if it was given.
-    pub(crate) fn switch(&self, long: &str) -> Option<bool> {
-        self.last(long).map(|value| value == "true")
-    }
-
-    /// Tells whether a flag was given at all.
-    pub(crate) fn has(&self, long: &str) -> bool {
-        self.last(long).is_some()
-    }
-
     /// Returns the last value of a flag as it was given.
     pub(crate) fn last(&self, long: &str) -> Option<&OsStr> {
         self.given

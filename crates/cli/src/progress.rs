@@ -82,10 +82,10 @@ impl Line {
         let text = self.text(&progress);
         let mut out = io::stderr().lock();
         // Progress that cannot be shown is no failure of the pull.
-        let _ = match self.style {
+        drop(match self.style {
             Style::Drawn { .. } => write!(out, "\r\x1b[K{text}").and_then(|()| out.flush()),
             _ => writeln!(out, "{text}"),
-        };
+        });
         self.drawn = true;
     }
 
@@ -94,14 +94,14 @@ impl Line {
         self.clear();
         if self.style != Style::Quiet {
             let took = self.began.elapsed().as_secs_f64();
-            let _ = writeln!(io::stderr().lock(), "{text} in {took:.1} s");
+            drop(writeln!(io::stderr().lock(), "{text} in {took:.1} s"));
         }
     }
 
     fn clear(&mut self) {
         if self.drawn && matches!(self.style, Style::Drawn { .. }) {
             let mut out = io::stderr().lock();
-            let _ = write!(out, "\r\x1b[K").and_then(|()| out.flush());
+            drop(write!(out, "\r\x1b[K").and_then(|()| out.flush()));
             self.drawn = false;
         }
     }

@@ -17,7 +17,7 @@ use wolffia_testkit::need;
 /// Bytes of disk that a first start may take.
 const DISK_BYTES_MAX: u64 = 5 << 20;
 /// Whatever is waited for here comes within this time, or never.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 fn command(home: &Path, words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wolffia"));
@@ -208,13 +208,13 @@ fn compilers_interpreters_git_su_and_apt_work_in_it() {
     if !Path::new("/usr/bin/apt-get").exists() {
         return;
     }
-    let script = r#"set -e; cd /tmp; mkdir -p build/DEBIAN build/usr/bin
+    let script = r"set -e; cd /tmp; mkdir -p build/DEBIAN build/usr/bin
         printf 'Package: wolffia-test\nVersion: 1\nArchitecture: all\nMaintainer: me <me@here>\nDescription: x\n' > build/DEBIAN/control
         printf '#!/bin/sh\necho installed\n' > build/usr/bin/wolffia-test; chmod 755 build/usr/bin/wolffia-test
         dpkg-deb -b build test.deb > log 2>&1
         DEBIAN_FRONTEND=noninteractive apt-get install -y ./test.deb > log 2>&1 || cat log
         wolffia-test; dpkg -s wolffia-test | grep ^Status
-        apt-get remove -y wolffia-test > log 2>&1 || cat log; test ! -e /usr/bin/wolffia-test"#;
+        apt-get remove -y wolffia-test > log 2>&1 || cat log; test ! -e /usr/bin/wolffia-test";
     assert_eq!(
         inside(home.path(), script),
         "installed\nStatus: install ok installed\n"

@@ -13,8 +13,8 @@ use std::{
 use thiserror::Error;
 use wolffia_runtime::{
     Seccomp, default_spec,
-    seccomp::{self, LinuxSeccomp},
-    spec::{Capabilities, Mount, NamespaceKind, Process, Rlimit, Spec},
+    seccomp::{self, document},
+    spec::{Capabilities, Linux, Mount, NamespaceKind, Process, Rlimit, Spec},
 };
 use wolffia_sys::capabilities::Set;
 
@@ -63,8 +63,8 @@ pub enum BundleError {
     #[error("mounting {0:?}: not UTF-8")]
     NotText(PathBuf),
     /// A seccomp profile that is none.
-    #[error("reading the seccomp profile")]
-    Profile(#[source] serde_json::Error),
+    #[error(transparent)]
+    Profile(#[from] document::DocumentError),
 }
 
 impl BundleError {
@@ -124,7 +124,7 @@ pub fn make(container: &Container, home: &Home, hostname: &str) -> Result<Bundle
 }
 
 /// Returns the process of an `exec`: the container's rights and variables, with its own words.
-pub fn exec_process(container: &Container) -> Result<(Process, Seccomp), BundleError> {
+pub fn exec_process(container: &Container) -> Result<(Process, Linux, Seccomp), BundleError> {
     let record = &container.record;
     let mut spec = default_spec();
     let capabilities = capabilities(&record.options)?;
@@ -133,7 +133,7 @@ pub fn exec_process(container: &Container) -> Result<(Process, Seccomp), BundleE
     process.cwd = PathBuf::from(&record.program.directory);
     set_rights(&mut process, &record.options, capabilities);
     let seccomp = filter(&record.options.security, capabilities, &mut spec)?;
-    Ok((process, seccomp))
+    Ok((process, spec.linux.unwrap_or_default(), seccomp))
 }
 
 fn set_rights(process: &mut Process, options: &Options, set: Set) {
@@ -201,9 +201,15 @@ fn filter(security: &Security, set: Set, spec: &mut Spec) -> Result<Seccomp, Bun
         return Ok(Seccomp::Unconfined);
     }
     if let Some(text) = &security.seccomp_profile {
-        let profile: LinuxSeccomp = serde_json::from_str(text).map_err(BundleError::Profile)?;
-        spec.linux.get_or_insert_default().seccomp = Some(profile);
-        return Ok(Seccomp::Spec);
+        let has = |name: &str| Set::named(name).is_some_and(|one| set.contains(one));
+        let profile = document::resolve(text.as_bytes(), kernel(), has)?;
+        let confined = profile.is_some();
+        spec.linux.get_or_insert_default().seccomp = profile;
+        return Ok(if confined {
+            Seccomp::Spec
+        } else {
+            Seccomp::Unconfined
+        });
     }
     let options = seccomp::Options {
         nesting: security.nesting,
@@ -212,6 +218,19 @@ fn filter(security: &Security, set: Set, spec: &mut Spec) -> Result<Seccomp, Bun
         set.bits(),
         options,
     )))
+}
+
+/// Returns the version of the kernel that runs; one that says none is as old as can be.
+fn kernel() -> (u32, u32) {
+    let name = rustix::system::uname();
+    let release = name.release().to_string_lossy();
+    let mut numbers = release
+        .split(|letter: char| !letter.is_ascii_digit())
+        .map(str::parse);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor),
+        _ => (0, 0),
+    }
 }
 
 /// Without a network namespace of its own a container may not mount a sysfs; it sees the machine's, read-only.

@@ -100,9 +100,9 @@ impl Caller {
         mut self,
         channel: &Channel,
         conductor: &PidFd,
-        terminal: Option<OwnedFd>,
+        terminal: Option<&OwnedFd>,
     ) -> io::Result<Outcome> {
-        if let Some(terminal) = &terminal {
+        if let Some(terminal) = terminal {
             self.raw = Some(RawTerminal::enter(terminal)?);
             tell_size(channel, terminal);
         }
@@ -117,7 +117,7 @@ impl Caller {
                 result => drop(result?),
             }
             while let Some(received) = self.signals.read()? {
-                self.hear(received, channel, conductor, terminal.as_ref());
+                self.hear(received, channel, conductor, terminal);
             }
             match channel.listen()? {
                 Heard::Message(Report::Exited(code)) => return Ok(Outcome::Exited(code)),
@@ -189,5 +189,5 @@ fn tell_size(channel: &Channel, terminal: &OwnedFd) {
 
 /// Tells the conductor something; one that is gone is noticed by its hanging up.
 fn tell(channel: &Channel, order: &Order) {
-    let _ = channel.send(order);
+    drop(channel.send(order));
 }

@@ -148,9 +148,8 @@ impl Containers {
         describe: impl FnOnce(ContainerId, ContainerName) -> Record,
     ) -> Result<Held, ContainerError> {
         let id = ContainerId::generate()?;
-        let lock = match self.try_lock(&id)? {
-            Some(Taken::Fresh(lock) | Taken::Left(lock)) => lock,
-            _ => return Err(ContainerError::Busy(id.short().to_owned())),
+        let Some(Taken::Fresh(lock) | Taken::Left(lock)) = self.try_lock(&id)? else {
+            return Err(ContainerError::Busy(id.short().to_owned()));
         };
         match self.create_held(&id, name, describe) {
             Ok(container) => Ok(Held { container, lock }),
@@ -290,7 +289,7 @@ impl Containers {
         if state.status == Status::Running && !held {
             state = read_json::<State>(&folder.join(STATE))?.unwrap_or_default();
             if state.status == Status::Running {
-                state = killed(state);
+                state = killed(&state);
             }
         }
         Ok(Some(Container {
@@ -301,35 +300,29 @@ impl Containers {
     }
 
     /// Takes a container's lock.
-    pub fn hold(&self, container: Container) -> Result<Held, ContainerError> {
+    pub fn hold(&self, container: &Container) -> Result<Held, ContainerError> {
         let name = container.record.name.to_string();
-        match self.try_lock(&container.record.id)? {
-            Some(Taken::Fresh(lock) | Taken::Left(lock)) => {
-                // Whatever was read before the lock was ours may be old.
-                let id = container.record.id.clone();
-                match self.load(&id)? {
-                    Some(mut container) => {
-                        if container.state.status == Status::Running {
-                            container.state = killed(container.state);
-                        }
-                        Ok(Held { container, lock })
-                    }
-                    None => {
-                        lock.release();
-                        Err(ContainerError::NotFound(name))
-                    }
+        if let Some(Taken::Fresh(lock) | Taken::Left(lock)) = self.try_lock(&container.record.id)? {
+            // Whatever was read before the lock was ours may be old.
+            let id = container.record.id.clone();
+            if let Some(mut container) = self.load(&id)? {
+                if container.state.status == Status::Running {
+                    container.state = killed(&container.state);
                 }
+                Ok(Held { container, lock })
+            } else {
+                lock.release();
+                Err(ContainerError::NotFound(name))
             }
-            _ => {
-                let running = self
-                    .load(&container.record.id)?
-                    .is_some_and(|now| now.state.status == Status::Running);
-                Err(if running {
-                    ContainerError::Running(name)
-                } else {
-                    ContainerError::Busy(name)
-                })
-            }
+        } else {
+            let running = self
+                .load(&container.record.id)?
+                .is_some_and(|now| now.state.status == Status::Running);
+            Err(if running {
+                ContainerError::Running(name)
+            } else {
+                ContainerError::Busy(name)
+            })
         }
     }
 
@@ -371,6 +364,7 @@ impl Containers {
             id: id.short().to_owned(),
             source,
         })?;
+        self.unpin(id);
         match name {
             Some(name) => drop(fs::remove_file(self.home.names().join(name.as_str()))),
             None => self.drop_names_of(id),
@@ -383,6 +377,14 @@ impl Containers {
         self.remove_files_by(&record.id, Some(&record.name), |folder| {
             tree::remove_plainly(folder)
         })
+    }
+
+    /// Lets go of the image's tree. A pin that stays only keeps files until the store is checked.
+    fn unpin(&self, id: &ContainerId) {
+        let store = wolffia_store::Store::open_existing(&self.home.store());
+        if let Err(error) = store.and_then(|store| store.unpin(id.as_str())) {
+            tracing::debug!(%error, "an image's tree stays pinned");
+        }
     }
 
     fn drop_names_of(&self, id: &ContainerId) {
@@ -425,7 +427,7 @@ impl Containers {
             return self.remove_files(id, Some(&record.name));
         }
         if state.status == Status::Running {
-            write_json(&folder.join(STATE), &killed(state))?;
+            write_json(&folder.join(STATE), &killed(&state))?;
         }
         Ok(())
     }
@@ -470,7 +472,7 @@ pub const RECORD: &str = "record.json";
 /// How a container is.
 pub const STATE: &str = "state.json";
 
-fn killed(state: State) -> State {
+fn killed(state: &State) -> State {
     State {
         status: Status::Exited,
         pid: 0,
@@ -478,7 +480,8 @@ fn killed(state: State) -> State {
         finished: Some(Timestamp::now()),
         exit_code: KILLED,
         error: "its conductor was killed, and everything in it with it".into(),
-        ..state
+        started: state.started,
+        unlogged: state.unlogged,
     }
 }
 
@@ -559,7 +562,7 @@ mod tests {
             1,
             "a failed making leaves nothing"
         );
-        let held = containers.hold(containers.find("web").unwrap()).unwrap();
+        let held = containers.hold(&containers.find("web").unwrap()).unwrap();
         containers.remove(held).unwrap();
         assert!(containers.list().unwrap().is_empty());
         assert!(

@@ -108,7 +108,7 @@ pub fn exec(
     request: &Request,
 ) -> Result<u8, ExecError> {
     let target = process_one(containers, container)?;
-    let (mut process, seccomp) = bundle::exec_process(container)?;
+    let (mut process, linux, seccomp) = bundle::exec_process(container)?;
     process.args.clone_from(&request.args);
     process.terminal = request.tty;
     process.env = program::merged(&process.env, &request.env, request.tty);
@@ -129,7 +129,7 @@ pub fn exec(
         &target,
         Exec {
             process: &process,
-            linux: None,
+            linux: Some(&linux),
             user: Some(user),
             seccomp,
             stdio,

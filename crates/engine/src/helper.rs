@@ -81,7 +81,7 @@ pub fn ask(
         let error = become_helper(job_reader.into(), answer_writer.into());
         let mut out = io::stderr().lock();
         // Nobody can be told that nobody can be told.
-        let _ = writeln!(out, "error: starting the helper\ncause: {error}");
+        drop(writeln!(out, "error: starting the helper\ncause: {error}"));
         NOT_EXECUTED
     })?;
     // `start` returned in the parent, where the closure did not run.

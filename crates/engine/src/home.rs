@@ -66,18 +66,16 @@ pub enum HomeError {
 
 impl HomeError {
     /// Returns what a person can do about it.
-    pub fn hint(&self) -> Option<String> {
+    pub fn hint(&self) -> String {
         match self {
             HomeError::NoHome | HomeError::Relative(_) => {
-                Some("say where: wolffia --root /path/to/a/directory ...".into())
+                "say where: wolffia --root /path/to/a/directory ...".into()
             }
             HomeError::Make { .. } => {
-                Some("say another place: wolffia --root DIR, or WOLFFIA_ROOT=DIR".into())
+                "say another place: wolffia --root DIR, or WOLFFIA_ROOT=DIR".into()
             }
-            HomeError::Foreign { .. } => {
-                Some("use a directory of your own: wolffia --root DIR".into())
-            }
-            HomeError::Open { path, .. } => Some(format!("chmod 0700 {}", path.display())),
+            HomeError::Foreign { .. } => "use a directory of your own: wolffia --root DIR".into(),
+            HomeError::Open { path, .. } => format!("chmod 0700 {}", path.display()),
         }
     }
 }

@@ -103,7 +103,7 @@ pub fn settle(explicit: Option<&Path>) -> Result<Option<PathBuf>, IdentityError>
         .and_then(|()| set_dumpable(true))
         .map_err(IdentityError::Become)?;
     // Set once, here; a second call finds that we are not root.
-    let _ = CHOSEN.set(mapping);
+    drop(CHOSEN.set(mapping));
     Ok(Some(root))
 }
 

@@ -43,14 +43,10 @@ impl InsideError {
                 "the limit of user namespaces is reached: sysctl user.max_user_namespaces".into(),
             ),
             InsideError::Clone(_) => Some("wolffia doctor says what forbids it".into()),
-            InsideError::Maps(error) => hint_of_maps(error),
+            InsideError::Maps(_) => Some("wolffia doctor says what is missing".into()),
             InsideError::Prepare(_) | InsideError::Wait(_) => None,
         }
     }
-}
-
-fn hint_of_maps(_error: &IdMapError) -> Option<String> {
-    Some("wolffia doctor says what is missing".into())
 }
 
 /// What the child of [`start`] exits with when it was not let go.

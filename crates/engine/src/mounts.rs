@@ -193,7 +193,7 @@ impl MountRequest {
                     mode = Some(octal(value).ok_or_else(|| form("the mode is not octal"))?);
                 }
                 Some(("uid" | "gid" | "nr_inodes" | "nr_blocks", _)) => {
-                    flags.push(option.to_owned())
+                    flags.push(option.to_owned());
                 }
                 None if option == "ro" => read_only = true,
                 None if option == "rw" => {}

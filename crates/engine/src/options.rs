@@ -11,6 +11,10 @@ use thiserror::Error;
 use crate::mounts::MountRequest;
 
 /// What a container is made from and how it runs.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of the command line, named where it is set"
+)]
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Options {
@@ -70,6 +74,10 @@ pub enum Network {
 }
 
 /// `--security-opt`.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a word of the command line, named where it is set"
+)]
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Security {

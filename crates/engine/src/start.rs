@@ -196,7 +196,14 @@ pub fn start(
     if mode == Mode::Detached {
         return Ok(Started::Detached);
     }
-    stay(containers, signals, &ours, &child.pidfd, terminal, clock)
+    stay(
+        containers,
+        signals,
+        &ours,
+        &child.pidfd,
+        terminal.as_ref(),
+        clock,
+    )
 }
 
 fn stay(
@@ -204,11 +211,11 @@ fn stay(
     signals: wolffia_sys::signal::SignalFd,
     channel: &Channel,
     conductor: &PidFd,
-    terminal: Option<OwnedFd>,
+    terminal: Option<&OwnedFd>,
     clock: &mut Clock,
 ) -> Result<Started, StartError> {
     // While the program runs there is time to finish what killed commands left; a sweep that fails is the next command's.
-    let _ = containers.sweep();
+    drop(containers.sweep());
     let outcome = Caller::new(signals).accompany(channel, conductor, terminal);
     clock.lap("run");
     outcome.map(told).map_err(StartError::Talk)

@@ -434,14 +434,13 @@ fn security(given: &[&str]) -> Result<Security, Failure> {
             ("no-new-privileges", "" | "true") => security.no_new_privileges = true,
             ("no-new-privileges", "false") => security.no_new_privileges = false,
             ("seccomp", "unconfined") => security.seccomp_unconfined = true,
-            ("seccomp", "builtin" | "") => {}
-            ("seccomp", file) => {
-                security.seccomp_profile = Some(read_text("--security-opt", file)?)
-            }
             ("nesting", "" | "true") => security.nesting = true,
             ("unmask", "ALL" | "all") | ("systempaths", "unconfined") => security.unmasked = true,
             // There is no AppArmor or SELinux confinement of ours to take away.
-            ("apparmor", "unconfined") | ("label", "disable") => {}
+            ("apparmor", "unconfined") | ("label", "disable") | ("seccomp", "builtin" | "") => {}
+            ("seccomp", file) => {
+                security.seccomp_profile = Some(read_text("--security-opt", file)?);
+            }
             ("apparmor", _) => return refuse("AppArmor profiles come later"),
             ("label", _) => return refuse("SELinux labels come later"),
             ("mask" | "unmask", _) => return refuse("unmask=ALL is served"),

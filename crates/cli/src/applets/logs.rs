@@ -74,7 +74,7 @@ fn serve(context: &Context, arguments: &Arguments) -> Result<u8, Failure> {
         .then(|| pidfd(container.state.conductor_pid))
         .flatten();
     let follow = log::read(&container.folder, &select, &mut |entry| {
-        printer.print(entry)
+        printer.print(entry);
     })
     .map_err(fail)?;
     if arguments.is("follow") && running && !printer.gone {

@@ -73,8 +73,11 @@ pub(crate) static COMMANDS: &[&Command] = &[
     &version::COMMAND,
 ];
 
+/// Serves the words behind its name and returns the exit code.
+type Applet = fn(&[OsString]) -> u8;
+
 /// Names that the program answers to besides its own, for drop-ins and for helpers that it starts itself.
-pub(crate) static NAMES: &[(&str, fn(&[OsString]) -> u8)] = &[
+pub(crate) static NAMES: &[(&str, Applet)] = &[
     (wolffia_engine::helper::HELPER_NAME, helper::serve),
     (wolffia_mount::host::SERVER_NAME, wolffia_mount::host::serve),
     ("wolffia-oci", oci_runtime::serve),
@@ -136,7 +139,7 @@ pub(crate) enum Found<'a> {
 }
 
 /// Returns the applet that the program was started as, if it was by another name than its own.
-pub(crate) fn by_name(called: &OsStr) -> Option<fn(&[OsString]) -> u8> {
+pub(crate) fn by_name(called: &OsStr) -> Option<Applet> {
     let name = Path::new(called).file_name()?.to_str()?;
     NAMES
         .iter()

@@ -42,7 +42,7 @@ fn serve(context: &Context, arguments: &Arguments) -> Result<u8, Failure> {
             control::kill_and_wait(containers, container)
                 .map_err(|error| super::control_failure(&error))?;
         }
-        match containers.hold(container.clone()) {
+        match containers.hold(container) {
             // One that was run with --rm went by itself meanwhile.
             Err(wolffia_engine::containers::ContainerError::NotFound(_)) if force => Ok(()),
             Err(error) => Err(super::failure(&error)),

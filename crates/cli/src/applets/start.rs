@@ -60,7 +60,7 @@ fn serve(context: &Context, arguments: &Arguments) -> Result<u8, Failure> {
         let started = containers
             .find(word)
             .map_err(|error| super::failure(&error))
-            .and_then(|container| one(context, &containers, container, attach));
+            .and_then(|container| one(context, &containers, &container, attach));
         match started {
             Ok(ended) if attach => code = ended,
             Ok(_) => drop(context.say(&format!("{word}\n"))),
@@ -73,7 +73,7 @@ fn serve(context: &Context, arguments: &Arguments) -> Result<u8, Failure> {
 fn one(
     context: &Context,
     containers: &Containers,
-    container: Container,
+    container: &Container,
     attach: bool,
 ) -> Result<u8, Failure> {
     let held = match containers.hold(container) {
@@ -91,15 +91,14 @@ fn one(
                     .image(&id)
                     .map_err(|error| super::store_failure(&error))
             });
-            match image.transpose()?.flatten() {
-                Some(image) => RootFs::Image(run::image_root(context, &image, &mapping)?),
-                None => {
-                    held.lock.release();
-                    return Err(Failure::new(format!(
-                        "the image {name} of this container was removed"
-                    ))
-                    .help(format!("wolffia pull {name}")));
-                }
+            if let Some(image) = image.transpose()?.flatten() {
+                RootFs::Image(run::image_root(context, &image, &mapping)?)
+            } else {
+                held.lock.release();
+                return Err(Failure::new(format!(
+                    "the image {name} of this container was removed"
+                ))
+                .help(format!("wolffia pull {name}")));
             }
         }
     };

@@ -79,7 +79,12 @@ fn check(context: &Context, repair: Repair) -> Result<u8, Failure> {
         report.stub_trees
     );
     for problem in &report.problems {
-        text += &format!("{}: {}\n", problem.path.display(), problem.problem);
+        text.extend([
+            &problem.path.display().to_string(),
+            ": ",
+            &problem.problem,
+            "\n",
+        ]);
     }
     if report.is_clean() {
         text += "no problems\n";
@@ -110,7 +115,7 @@ fn reset(context: &Context, force: bool) -> Result<u8, Failure> {
     for container in containers.list().map_err(|error| super::failure(&error))? {
         control::kill_and_wait(&containers, &container)
             .map_err(|error| super::control_failure(&error))?;
-        match containers.hold(container) {
+        match containers.hold(&container) {
             Ok(held) => containers
                 .remove(held)
                 .map_err(|error| super::failure(&error))?,
@@ -122,7 +127,7 @@ fn reset(context: &Context, force: bool) -> Result<u8, Failure> {
     let mut line = Line::new("reset", true);
     obtain::ask(context, &mapping, Task::Reset, &mut line)?;
     // What is left are empty folders and the note that ids were spoken of.
-    let _ = fs::remove_file(home.root().join("said-single-id"));
+    drop(fs::remove_file(home.root().join("said-single-id")));
     context.note(&format!(
         "removed everything below {}",
         home.root().display()

@@ -83,12 +83,11 @@ fn close(text: &str) -> Result<(&str, &str), TemplateError> {
             Some(_) if escaped => escaped = false,
             Some('"') if letter == '\\' => escaped = true,
             Some(open) if letter == open => quote = None,
-            Some(_) => {}
             None if letter == '"' || letter == '`' => quote = Some(letter),
             None if text[index..].starts_with("}}") => {
                 return Ok((&text[..index], &text[index + 2..]));
             }
-            None => {}
+            Some(_) | None => {}
         }
     }
     Err(TemplateError::Unclosed)

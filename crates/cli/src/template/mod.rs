@@ -206,9 +206,7 @@ mod tests {
     #[test]
     fn a_table_has_a_heading() {
         let parsed = Template::parse("table {{.ID}}\\t{{.Names}}").unwrap();
-        let text = parsed
-            .render_all(&[value()], |field| field.to_uppercase())
-            .unwrap();
+        let text = parsed.render_all(&[value()], str::to_uppercase).unwrap();
         assert_eq!(text, "ID    NAMES\nabc   quiet_fern\n");
     }
 

@@ -7,8 +7,8 @@ use crate::machine::{IMAGE, Machine};
 
 #[test]
 fn twenty_containers_at_once() {
-    wolffia_testkit::need!(UserNamespace, Busybox);
     const COUNT: usize = 20;
+    wolffia_testkit::need!(UserNamespace, Busybox);
     let machine = Machine::new();
     let names: Vec<String> = (0..COUNT).map(|number| format!("one{number}")).collect();
     let started: Vec<Child> = names

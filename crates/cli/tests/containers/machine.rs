@@ -95,14 +95,14 @@ impl Machine {
 
     /// Runs a command to its end.
     pub(crate) fn run(&self, words: &[&str]) -> Said {
-        said(self.command(words).output().unwrap())
+        said(&self.command(words).output().unwrap())
     }
 
     /// Runs a command with something to read.
     pub(crate) fn told(&self, words: &[&str], input: &[u8]) -> Said {
         let mut child = self.piped(words);
         child.stdin.take().unwrap().write_all(input).unwrap();
-        said(child.wait_with_output().unwrap())
+        said(&child.wait_with_output().unwrap())
     }
 
     /// Starts a command with pipes at its streams.
@@ -141,12 +141,12 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         // What containers wrote may belong to sub-ids, which only the program can remove.
-        let _ = self.command(&["system", "reset", "--force"]).output();
+        drop(self.command(&["system", "reset", "--force"]).output());
     }
 }
 
 /// Returns what an output says, without the last line's end.
-pub(crate) fn said(output: Output) -> Said {
+pub(crate) fn said(output: &Output) -> Said {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
     Said {
         code: output.status.code().unwrap_or(-1),

@@ -36,9 +36,9 @@ fn each_stream_comes_out_where_it_belongs() {
 
 #[test]
 fn much_output_arrives_whole() {
+    const LINES: usize = 20_000;
     wolffia_testkit::need!(UserNamespace, Busybox);
     let machine = Machine::new();
-    const LINES: usize = 20_000;
     for flags in [&["--rm"][..], &["--name", "much"]] {
         let count = LINES.to_string();
         let out = machine.good(&[&["run"], flags, &[IMAGE, "seq", &count]].concat());

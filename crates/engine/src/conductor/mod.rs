@@ -102,7 +102,7 @@ pub fn conduct(job: Job) -> u8 {
             put_away(&containers, &mut container, code, lock);
             if let Some(channel) = channel {
                 // A caller that is gone is not told.
-                let _ = channel.send(&Report::Exited(code));
+                drop(channel.send(&Report::Exited(code)));
             }
             code
         }
@@ -114,7 +114,7 @@ pub fn conduct(job: Job) -> u8 {
                 ..State::default()
             };
             clean_up(&containers, &container, lock);
-            let _ = channel.send(&Report::Failed(problem));
+            drop(channel.send(&Report::Failed(problem)));
             code
         }
     }
@@ -172,9 +172,9 @@ fn stay(
     if let Some(wire) = &channel {
         let notes = launched.machine.iter().flat_map(|machine| &machine.notes);
         for note in notes {
-            let _ = wire.send(&Report::Note(note.clone()));
+            drop(wire.send(&Report::Note(note.clone())));
         }
-        let _ = wire.send(&Report::Started);
+        drop(wire.send(&Report::Started));
     }
     if detached {
         channel = None;
