@@ -240,10 +240,7 @@ fn servers(home: &Path) -> Vec<i32> {
 fn kill(pid: i32) {
     if let Some(pid) = rustix::process::Pid::from_raw(pid) {
         // It may have been replaced since it was seen.
-        drop(rustix::process::kill_process(
-            pid,
-            rustix::process::Signal::KILL,
-        ));
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
     }
 }
 
