@@ -221,6 +221,36 @@ fn compilers_interpreters_git_su_and_apt_work_in_it() {
     );
 }
 
+/// Reading goes through what is mounted below /usr, as for any program, but not into interfaces of the kernel.
+#[test]
+fn mounts_below_usr_are_no_obstacle() {
+    need!(UserNamespace, SubIds, Overlay, Fuse);
+    let home = tempfile::tempdir().unwrap();
+    let script = "set -e
+        mount -t tmpfs -o mode=0755 none /usr/share/doc
+        mkdir /usr/share/doc/here /usr/share/doc/interface
+        echo seen > /usr/share/doc/here/file
+        mount -t devpts none /usr/share/doc/interface; test -e /usr/share/doc/interface/ptmx
+        exec \"$WOLFFIA\" run --rm host /bin/sh -c 'cd /usr/share/doc
+            cat here/file; echo changed > here/file; cat here/file; ls -A . interface'";
+    let output = Command::new("unshare")
+        .args([
+            "--user",
+            "--map-root-user",
+            "--map-users=auto",
+            "--map-groups=auto",
+        ])
+        .args(["--mount", "--", "/bin/sh", "-c", script])
+        .env("WOLFFIA", env!("CARGO_BIN_EXE_wolffia"))
+        .env("WOLFFIA_ROOT", home.path().join("state"))
+        .output()
+        .unwrap();
+    assert_eq!(
+        told(&output),
+        "seen\nchanged\n.:\nhere\ninterface\n\ninterface:\n"
+    );
+}
+
 /// The processes that serve the files of the container whose state is in `home`: the state is among what they hide.
 fn servers(home: &Path) -> Vec<i32> {
     let state = home.join("state");
