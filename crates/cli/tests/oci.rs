@@ -584,3 +584,50 @@ fn a_narrow_filter_does_not_keep_the_program_from_starting() {
     names.extend([json!("capset"), json!("prctl")]);
     assert_eq!(bundle.output(), "narrow");
 }
+
+/// Without the calls of newer kernels (here a filter denies them), and inside a container: mount(2) does it.
+#[test]
+fn a_container_in_a_container_needs_no_new_mount_calls() {
+    wolffia_testkit::need!(UserNamespace, Busybox);
+    let mut inner = Bundle::new(
+        "id -u; grep -c ' /proc/keys ' /proc/mounts; cat /proc/keys; (echo x > /proc/sys/kernel/core_pattern) 2>&1 | grep -c Read-only; \
+         ls /dev/null /dev/pts/ptmx; touch /made 2>&1 | grep -c Read-only; cat /mnt/secret",
+    );
+    inner.nest();
+    inner.bind("outside", "/mnt", &["rbind", "ro"]);
+    inner.config["root"]["readonly"] = json!(true);
+    inner.write();
+    let mut outer = Bundle::new("");
+    let (program, bundle) = (inner.program.display().to_string(), inner.path(""));
+    let (state, bundle) = (
+        bundle.join("state").display().to_string(),
+        bundle.display().to_string(),
+    );
+    outer.config["process"]["args"] = json!([
+        program, "oci", "--root", state, "run", "-b", bundle, "inner"
+    ]);
+    outer.config["root"]["path"] = json!("/");
+    outer.config["linux"]["maskedPaths"] = json!([]);
+    outer.config["linux"]["readonlyPaths"] = json!([]);
+    let names = [
+        "fsopen",
+        "fsconfig",
+        "fsmount",
+        "open_tree",
+        "move_mount",
+        "mount_setattr",
+    ];
+    for denied in [&names[..0], &names[5..], &names[..]] {
+        outer.config["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{ "action": "SCMP_ACT_ERRNO", "errnoRet": 38, "names": denied }],
+        });
+        let said = outer.output();
+        let said: Vec<&str> = said.split_whitespace().collect();
+        assert_eq!(
+            said,
+            ["0", "1", "1", "/dev/null", "/dev/pts/ptmx", "1", "secret"],
+            "without {denied:?}"
+        );
+    }
+}

@@ -39,7 +39,7 @@ use wolffia_sys::{
     Errno,
     capabilities::{self, Set, Sets},
     fd::Root,
-    process, pty, rlimit, seccomp,
+    mount, process, pty, rlimit, seccomp,
     stepping_stone::SteppingStone,
 };
 
@@ -270,8 +270,8 @@ impl Becoming<'_> {
             let place = root
                 .make_file(Path::new("/dev/console"), Mode::from_raw_mode(0o600))
                 .doing(failed)?;
-            let copy = wolffia_sys::mount::bind_detached(&pair.terminal, false).doing(failed)?;
-            wolffia_sys::mount::attach(&copy, &place).doing(failed)?;
+            let (from, at) = (pair.terminal.as_fd(), Path::new("/dev/console"));
+            mount::bind_onto(from, root, at, place.as_fd(), mount::How::default()).doing(failed)?;
         }
         Ok(pair)
     }

@@ -19,7 +19,7 @@ use rustix::fs::{Mode, OFlags, open};
 use wolffia_sys::{
     Errno,
     fd::Root,
-    mount::{self, Attributes, Pivot, Plan},
+    mount::{self, Attributes, How, Pivot, Plan},
     namespace::{self, Namespaces},
     process,
 };
@@ -115,7 +115,7 @@ impl Init<'_> {
         hidden::mask(&root, &prepared.masked_paths, &null)?;
         hidden::make_read_only(&root, &prepared.readonly_paths)?;
         if prepared.readonly_root {
-            mount::set_attributes(&root, Attributes::MOUNT_ATTR_RDONLY, None, false)
+            mount::add_attributes(&root, Attributes::MOUNT_ATTR_RDONLY)
                 .doing(|| "making the root read-only".to_owned())?;
         }
         mount::enter_root(&root, self.pivot).doing(|| "changing the root".to_owned())?;
@@ -160,9 +160,14 @@ impl Init<'_> {
                 let failed = || format!("mounting the root directory {}", path.display());
                 // Opened here: a descriptor of before belongs to a mount of the namespace that we have left.
                 let directory = open_directory(path).doing(failed)?;
-                let root = mount::bind_detached(&directory, true).doing(failed)?;
-                mount::attach(&root, &directory).doing(failed)?;
-                Ok(Root::from_fd(root))
+                let how = How {
+                    recursive: true,
+                    ..How::default()
+                };
+                let there = directory.as_fd();
+                let held = Root::from_fd(open_directory(path).doing(failed)?);
+                let root = mount::bind_onto(there, &held, Path::new("/"), there, how);
+                Ok(Root::from_fd(root.doing(failed)?))
             }
             RootFs::Plan { plan, upon } => {
                 let upon = open_directory(upon)

@@ -33,7 +33,7 @@ mod classic;
 mod execute;
 mod make;
 
-pub use make::{Pivot, attach, bind_detached, enter_root, make_slave, set_attributes};
+pub use make::{How, Pivot, add_attributes, bind_onto, enter_root, make_slave};
 pub use rustix::mount::MountAttrFlags as Attributes;
 
 /// What is mounted, in order.

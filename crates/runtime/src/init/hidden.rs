@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Paths that a container must not see, or not write.
 
-use std::{os::fd::OwnedFd, path::PathBuf};
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
+};
 
 use rustix::fs::{FileType, fstat};
 use wolffia_sys::{
     Errno,
     fd::Root,
-    mount::{self, Attributes, FileSystem},
+    mount::{self, Attributes, FileSystem, How},
 };
 
 use super::devices::Null;
@@ -26,29 +29,32 @@ pub(super) fn mask(root: &Root, paths: &[PathBuf], null: &Null) -> Result<(), Fa
         match kind {
             FileType::Directory => {
                 if let Some(empty) = &empty {
-                    let copy = mount::bind_detached(empty, false).doing(failed)?;
-                    mount::attach(&copy, &there).doing(failed)?;
+                    mount::bind_onto(empty.as_fd(), root, path, there.as_fd(), How::default())
+                        .doing(failed)?;
                 } else {
-                    empty = Some(hide_directory(&there, path)?);
+                    empty = Some(hide_directory(root, &there, path)?);
                 }
             }
             // What is no link now cannot become one: the descriptor is what is mounted upon.
             FileType::Symlink => return Err(Errno::LOOP).doing(failed),
             _ => {
-                let copy = mount::bind_detached(null, false).doing(failed)?;
-                mount::attach(&copy, &there).doing(failed)?;
+                mount::bind_onto(null.as_fd(), root, path, there.as_fd(), How::default())
+                    .doing(failed)?;
             }
         }
     }
     Ok(())
 }
 
-fn hide_directory(there: &OwnedFd, path: &std::path::Path) -> Result<OwnedFd, Failure> {
-    use std::os::fd::AsFd;
+fn hide_directory(
+    root: &Root,
+    there: &OwnedFd,
+    path: &std::path::Path,
+) -> Result<OwnedFd, Failure> {
     let mut empty = FileSystem::tmpfs(path, &[("size", "0"), ("nr_inodes", "1"), ("mode", "755")]);
     empty.attributes |= Attributes::MOUNT_ATTR_RDONLY | Attributes::MOUNT_ATTR_NOEXEC;
     empty
-        .attach_to(there.as_fd())
+        .attach_to(root, there.as_fd())
         .map_err(|error| super::place::mount_failure(&error))
 }
 
@@ -60,9 +66,13 @@ pub(super) fn make_read_only(root: &Root, paths: &[PathBuf]) -> Result<(), Failu
             Err(Errno::NOENT | Errno::NOTDIR) => continue,
             answer => answer.doing(failed)?,
         };
-        let copy = mount::bind_detached(&there, true).doing(failed)?;
-        mount::set_attributes(&copy, Attributes::MOUNT_ATTR_RDONLY, None, true).doing(failed)?;
-        mount::attach(&copy, &there).doing(failed)?;
+        let how = How {
+            recursive: true,
+            attributes: Attributes::MOUNT_ATTR_RDONLY,
+            attributes_recursive: true,
+            propagation: None,
+        };
+        mount::bind_onto(there.as_fd(), root, path, there.as_fd(), how).doing(failed)?;
     }
     Ok(())
 }

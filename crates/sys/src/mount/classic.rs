@@ -4,19 +4,22 @@
 use std::{
     ffi::{CString, OsStr, OsString},
     os::{
-        fd::{AsRawFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::ffi::{OsStrExt, OsStringExt},
     },
-    path::PathBuf,
+    path::{Component, Path, PathBuf},
 };
 
 use rustix::{
-    fs::{FileType, Mode, OFlags, StatVfsMountFlags, fstat, fstatvfs, openat},
+    fs::{AtFlags, Mode, OFlags, StatVfsMountFlags, StatxFlags, fstatvfs, statx},
     io::Errno,
     mount::{MountFlags, mount_bind, mount_bind_recursive, mount_remount},
 };
 
-use super::{Attributes, Bind, MountError, make::Request};
+use super::{
+    Attributes, MountError,
+    make::{How, Request},
+};
 use crate::fd::Root;
 
 /// The path of a held descriptor.
@@ -41,7 +44,8 @@ pub(super) fn mount<'b>(
         Some(data.as_c_str()),
     )
     .map_err(|error| request.fail("mount", error))?;
-    top(there).map_err(|error| request.fail("opening the new mount", error))
+    top(request.root, request.at, there)
+        .map_err(|error| request.fail("opening the new mount", error))
 }
 
 /// One string of options; the layers of an overlay are joined, data-only ones behind `::`.
@@ -97,50 +101,57 @@ fn escape(path: &OsStr) -> OsString {
 }
 
 pub(super) fn bind(
-    bind: &Bind,
     from: BorrowedFd<'_>,
     root: &Root,
-) -> Result<Option<Root>, MountError> {
-    let place = |source| MountError::Place {
-        at: bind.at.clone(),
-        source,
-    };
-    let mode = Mode::from_raw_mode(0o755);
-    let is_directory = fstat(from)
-        .is_ok_and(|status| FileType::from_raw_mode(status.st_mode) == FileType::Directory);
-    let there = if is_directory {
-        root.make_directories(&bind.at, mode)
+    at: &Path,
+    there: BorrowedFd<'_>,
+    how: How,
+) -> Result<OwnedFd, Errno> {
+    if how.recursive {
+        mount_bind_recursive(name(from), name(there))?;
     } else {
-        root.make_file(&bind.at, mode)
+        mount_bind(name(from), name(there))?;
     }
-    .map_err(place)?;
-    let (source, target) = (name(from), name(rustix::fd::AsFd::as_fd(&there)));
-    let answer = if bind.recursive {
-        mount_bind_recursive(source, target)
-    } else {
-        mount_bind(source, target)
-    };
-    answer.map_err(|source| MountError::Attach {
-        at: bind.at.clone(),
-        source,
-    })?;
-    let there = top(rustix::fd::AsFd::as_fd(&there)).map_err(place)?;
-    if !bind.attributes.is_empty() {
-        let kept = fstatvfs(&there).map_or(MountFlags::empty(), |status| locked(status.f_flag));
-        let flags = MountFlags::BIND | kept | classic_flags(bind.attributes);
-        let remount = mount_remount(name(rustix::fd::AsFd::as_fd(&there)), flags, c"");
-        remount.map_err(|source| MountError::Attributes {
-            at: bind.at.clone(),
-            source,
-        })?;
+    let mount = top(root, at, there)?;
+    if !how.attributes.is_empty() {
+        remount(mount.as_fd(), how.attributes)?;
     }
-    Ok((bind.at.components().count() <= 1).then(|| Root::from_fd(there)))
+    Ok(mount)
 }
 
-/// Opens what is mounted upon a held directory or file.
-fn top(there: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    openat(rustix::fs::CWD, name(there), flags, Mode::empty())
+/// Adds attributes to a mount, keeping those it has.
+pub(super) fn remount(mount: BorrowedFd<'_>, add: Attributes) -> Result<(), Errno> {
+    let kept = fstatvfs(mount).map_or(MountFlags::empty(), |status| locked(status.f_flag));
+    mount_remount(
+        name(mount),
+        MountFlags::BIND | kept | classic_flags(add),
+        c"",
+    )
+}
+
+/// Opens what was mounted upon `there`.
+///
+/// A descriptor's link in /proc leads to what lies below the mount, so its place is looked up again, and the mount that
+/// is found there must be another than that of the place.
+fn top(root: &Root, at: &Path, there: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    let mount_of = |fd: BorrowedFd<'_>| -> Result<u64, Errno> {
+        let status = statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
+        Ok(status.stx_mnt_id)
+    };
+    // The root's own place is not to be had through it: what is mounted upon it lies behind its `..` and its name.
+    let found = if at
+        .components()
+        .any(|part| matches!(part, Component::Normal(_)))
+    {
+        root.open_place(at)?
+    } else {
+        let path = rustix::fs::readlinkat(rustix::fs::CWD, name(there), Vec::new())?;
+        rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?
+    };
+    if mount_of(found.as_fd())? == mount_of(there)? {
+        return Err(Errno::STALE);
+    }
+    Ok(found)
 }
 
 /// Flags that the source has and that a remount must repeat, because its namespace may have locked them.

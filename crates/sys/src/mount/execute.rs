@@ -2,7 +2,7 @@
 //! The steps of a plan, carried out.
 
 use std::{
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
 };
 
@@ -77,15 +77,20 @@ fn directory_place(root: &Root, at: &Path) -> Result<OwnedFd, MountError> {
     root.make_directories(at, PLACE_MODE).map_err(place(at))
 }
 
-/// Moves a detached mount to its place, a directory.
-fn put(mount: OwnedFd, root: &Root, at: &Path) -> Result<Option<Root>, MountError> {
-    let is_directory = fstat(&mount)
+/// Opens the place for what is open: a directory or an empty file.
+fn place_for(from: BorrowedFd<'_>, root: &Root, at: &Path) -> Result<OwnedFd, MountError> {
+    let is_directory = fstat(from)
         .is_ok_and(|status| FileType::from_raw_mode(status.st_mode) == FileType::Directory);
-    let there = if is_directory {
-        directory_place(root, at)?
+    if is_directory {
+        directory_place(root, at)
     } else {
-        root.make_file(at, PLACE_MODE).map_err(place(at))?
-    };
+        root.make_file(at, PLACE_MODE).map_err(place(at))
+    }
+}
+
+/// Moves a detached mount to its place.
+fn put(mount: OwnedFd, root: &Root, at: &Path) -> Result<Option<Root>, MountError> {
+    let there = place_for(mount.as_fd(), root, at)?;
     make::attach(&mount, &there).map_err(|source| MountError::Attach {
         at: at.to_owned(),
         source,
@@ -96,12 +101,12 @@ fn put(mount: OwnedFd, root: &Root, at: &Path) -> Result<Option<Root>, MountErro
 impl FileSystem {
     fn mount(&self, root: &Root) -> Result<Option<Root>, MountError> {
         let there = directory_place(root, &self.at)?;
-        let mount = self.attach_to(there.as_fd())?;
+        let mount = self.attach_to(root, there.as_fd())?;
         Ok(is_root(&self.at).then(|| Root::from_fd(mount)))
     }
 
-    /// Mounts it upon an open directory and returns its root.
-    pub fn attach_to(&self, there: std::os::fd::BorrowedFd<'_>) -> Result<OwnedFd, MountError> {
+    /// Mounts it upon `there`, the open directory of its place inside `root`, and returns its root.
+    pub fn attach_to(&self, root: &Root, there: BorrowedFd<'_>) -> Result<OwnedFd, MountError> {
         let pairs = self
             .options
             .iter()
@@ -111,6 +116,7 @@ impl FileSystem {
             source: Some(&self.source),
             attributes: self.attributes,
             at: &self.at,
+            root,
         }
         .mount(pairs, there)
     }
@@ -151,6 +157,7 @@ impl Overlay {
             source: Some("overlay"),
             attributes: super::Attributes::empty(),
             at: &self.at,
+            root,
         }
         .mount(
             lower.chain(data).chain(writable).chain(flags).chain(more),
@@ -175,7 +182,7 @@ impl Bind {
     /// Mounts what is open as `from`; [`Bind::from`] is only named in errors.
     pub fn mount_from(
         &self,
-        from: std::os::fd::BorrowedFd<'_>,
+        from: BorrowedFd<'_>,
         root: &Root,
     ) -> Result<Option<Root>, MountError> {
         let source = |source| MountError::Source {
@@ -183,28 +190,14 @@ impl Bind {
             at: self.at.clone(),
             source,
         };
-        let attributes = |source| MountError::Attributes {
-            at: self.at.clone(),
-            source,
+        let place = place_for(from, root, &self.at)?;
+        let how = make::How {
+            recursive: self.recursive,
+            attributes: self.attributes,
+            attributes_recursive: self.attributes_recursive,
+            propagation: Some(self.propagation),
         };
-        let detached = match make::bind_detached(from, self.recursive) {
-            Ok(detached) => detached,
-            Err(Errno::NOSYS) => return super::classic::bind(self, from, root),
-            Err(error) => return Err(source(error)),
-        };
-        let same_scope = self.attributes_recursive == self.recursive || !self.recursive;
-        let propagation = Some(self.propagation);
-        if same_scope {
-            make::set_attributes(&detached, self.attributes, propagation, self.recursive)
-                .map_err(attributes)?;
-        } else {
-            make::set_attributes(&detached, super::Attributes::empty(), propagation, true)
-                .map_err(attributes)?;
-            if !self.attributes.is_empty() {
-                make::set_attributes(&detached, self.attributes, None, false)
-                    .map_err(attributes)?;
-            }
-        }
-        put(detached, root, &self.at)
+        let mount = make::bind_onto(from, root, &self.at, place.as_fd(), how).map_err(source)?;
+        Ok(is_root(&self.at).then(|| Root::from_fd(mount)))
     }
 }

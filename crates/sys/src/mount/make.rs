@@ -17,6 +17,7 @@ use rustix::{
 };
 
 use super::{Attributes, MountError, Propagation, classic};
+use crate::fd::Root;
 
 /// A file system that is wanted.
 pub(super) struct Request<'a> {
@@ -24,6 +25,7 @@ pub(super) struct Request<'a> {
     pub(super) source: Option<&'a str>,
     pub(super) attributes: Attributes,
     pub(super) at: &'a Path,
+    pub(super) root: &'a Root,
 }
 
 impl Request<'_> {
@@ -84,13 +86,13 @@ fn spell(key: &str, value: Option<&OsStr>) -> String {
 }
 
 /// Moves a detached mount onto what is open as `there`.
-pub fn attach(mount: impl AsFd, there: impl AsFd) -> Result<(), Errno> {
+pub(super) fn attach(mount: impl AsFd, there: impl AsFd) -> Result<(), Errno> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(mount, "", there, "", flags)
 }
 
 /// Makes a detached copy of what is mounted at `from`, with the mounts below it if `recursive`.
-pub fn bind_detached(from: impl AsFd, recursive: bool) -> Result<OwnedFd, Errno> {
+pub(super) fn bind_detached(from: impl AsFd, recursive: bool) -> Result<OwnedFd, Errno> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH;
@@ -98,6 +100,64 @@ pub fn bind_detached(from: impl AsFd, recursive: bool) -> Result<OwnedFd, Errno>
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
     open_tree(from, "", flags)
+}
+
+/// How something is bound.
+#[derive(Clone, Copy, Debug)]
+pub struct How {
+    /// With the mounts below it.
+    pub recursive: bool,
+    /// Attributes added.
+    pub attributes: Attributes,
+    /// To the mounts below it too.
+    pub attributes_recursive: bool,
+    /// How later mounts spread; as at the source where this is absent.
+    pub propagation: Option<Propagation>,
+}
+
+impl Default for How {
+    fn default() -> How {
+        How {
+            recursive: false,
+            attributes: Attributes::empty(),
+            attributes_recursive: false,
+            propagation: None,
+        }
+    }
+}
+
+/// Binds what is open as `from` upon `there`, the open place `at` inside `root`, and returns the new mount's root.
+///
+/// By `mount(2)` where the new calls are missing, which then makes no propagation and cannot reach mounts below.
+pub fn bind_onto(
+    from: BorrowedFd<'_>,
+    root: &Root,
+    at: &Path,
+    there: BorrowedFd<'_>,
+    how: How,
+) -> Result<OwnedFd, Errno> {
+    let made = bind_detached(from, how.recursive).and_then(|mount| {
+        if how.attributes_recursive == how.recursive || !how.recursive {
+            set_attributes(&mount, how.attributes, how.propagation, how.recursive)?;
+        } else {
+            set_attributes(&mount, Attributes::empty(), how.propagation, true)?;
+            set_attributes(&mount, how.attributes, None, false)?;
+        }
+        Ok(mount)
+    });
+    match made {
+        Ok(mount) => attach(&mount, there).map(|()| mount),
+        Err(Errno::NOSYS) => classic::bind(from, root, at, there, how),
+        Err(error) => Err(error),
+    }
+}
+
+/// Adds attributes to the mount whose root is open.
+pub fn add_attributes(mount: impl AsFd, add: Attributes) -> Result<(), Errno> {
+    match set_attributes(&mount, add, None, false) {
+        Err(Errno::NOSYS) => classic::remount(mount.as_fd(), add),
+        answer => answer,
+    }
 }
 
 /// `struct mount_attr`.
@@ -110,7 +170,7 @@ struct MountAttributes {
 }
 
 /// Adds attributes to a mount and sets its propagation (`mount_setattr(2)`, Linux 5.12).
-pub fn set_attributes(
+pub(super) fn set_attributes(
     mount: impl AsFd,
     add: Attributes,
     propagation: Option<Propagation>,
