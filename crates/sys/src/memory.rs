@@ -8,7 +8,7 @@
 //! *was* written (relocations) has pages of its own and is left alone, or they would be lost. Freed heap is handed back
 //! by `malloc_trim`.
 //!
-//! Sources: madvise(2), `malloc_trim(3)`, proc_pid_smaps(5).
+//! Sources: madvise(2), `malloc_trim(3)`, `proc_pid_smaps(5)`.
 
 use std::fs;
 
@@ -44,8 +44,8 @@ struct Part {
 fn unchanged_file_parts(smaps: &str) -> impl Iterator<Item = Part> + '_ {
     let mut part = None;
     smaps.lines().filter_map(move |line| {
-        if let Some(start) = head(line) {
-            part = start;
+        if let Some(mapping) = head(line) {
+            part = mapping.droppable;
             return None;
         }
         // The line that decides: pages that are no longer the file's.
@@ -55,8 +55,14 @@ fn unchanged_file_parts(smaps: &str) -> impl Iterator<Item = Part> + '_ {
     })
 }
 
-/// Reads the first line of a mapping: `None` for other lines, `Some(None)` for a mapping that is passed over.
-fn head(line: &str) -> Option<Option<Part>> {
+/// The first line of a mapping.
+struct Mapping {
+    /// Where it is, if it is one whose pages may be dropped while they are unchanged.
+    droppable: Option<Part>,
+}
+
+/// Reads the first line of a mapping; `None` for other lines.
+fn head(line: &str) -> Option<Mapping> {
     let mut words = line.split_ascii_whitespace();
     let (start, end) = words.next()?.split_once('-')?;
     let start = usize::from_str_radix(start, 16).ok()?;
@@ -64,7 +70,9 @@ fn head(line: &str) -> Option<Option<Part>> {
     let rights = words.next()?;
     let of_file = words.nth(3).is_some_and(|path| path.starts_with('/'));
     let fit = of_file && matches!(rights, "r--p" | "r-xp") && start < end;
-    Some(fit.then_some(Part { start, end }))
+    Some(Mapping {
+        droppable: fit.then_some(Part { start, end }),
+    })
 }
 
 fn drop_pages(part: Part) {
