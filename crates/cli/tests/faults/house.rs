@@ -161,6 +161,11 @@ impl House {
         ends_within(&handle, moment.usual);
     }
 
+    /// Tells whether a process of this house runs: eyes that see nothing would find every end clean.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.processes().is_empty()
+    }
+
     /// Fails where a process of this house still runs after [`END_MAX`].
     pub(crate) fn expect_nothing_runs(&self, seed: u64) {
         let deadline = Instant::now() + END_MAX;

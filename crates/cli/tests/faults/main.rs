@@ -120,6 +120,7 @@ fn a_killed_stop_leaves_a_container_that_can_be_removed() {
     });
     for seed in seeds(STOP_ROUNDS) {
         house.good(&start);
+        assert!(house.is_busy(), "seed {seed}");
         house.kill_at(&["stop", "-t", "5", "kept"], &mut Moment::new(seed, usual));
         house.expect_sound(seed);
         assert_eq!(
