@@ -8,6 +8,7 @@
 //! store/            objects, trees, images (room store)
 //! containers/ID/    record.json state.json config.json log upper/ work/ ...
 //! names/NAME        symbolic link whose target is an ID: making one is how a name is taken
+//! place/            empty: root file systems are mounted upon it, each in a namespace of its own
 //! running/ID        held by flock as long as the container's conductor lives
 //! ```
 

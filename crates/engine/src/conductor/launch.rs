@@ -32,6 +32,8 @@ pub(super) struct Launched {
     pub(super) input: Option<Relay>,
     pub(super) outputs: Vec<Relay>,
     pub(super) logged: bool,
+    /// The container's mounts, where they are to be kept until we end.
+    pub(super) mounts: Option<fs::File>,
     pub(super) machine: Option<HostRoot>,
 }
 
@@ -54,7 +56,7 @@ pub(super) fn launch(
         size,
         logged,
     } = streams;
-    let upon = place(container)?;
+    let upon = place(containers)?;
     let mut launch = Launch::new(
         &bundle.spec,
         container.record.id.as_str(),
@@ -90,6 +92,12 @@ pub(super) fn launch(
     container
         .save_state()
         .map_err(|error| Problem::of(OWN_FAILURE, &error, Vec::new()))?;
+    // Taking many mounts down waits for other processors. Held here, it happens when we end, for which nobody waits: a container that is thrown away
+    // is not mounted again.
+    let thrown_away = container.record.options.remove;
+    let mounts = thrown_away
+        .then(|| fs::File::open(format!("/proc/{}/ns/mnt", container.state.pid)).ok())
+        .flatten();
     let init_child = i32::try_from(created.pid).unwrap_or_default();
     let Created {
         pidfd: init,
@@ -103,6 +111,7 @@ pub(super) fn launch(
         input,
         outputs,
         logged,
+        mounts,
         machine: root.into_machine(),
     };
     launched.join_terminal(terminal_input, terminal_output)?;
@@ -144,9 +153,10 @@ fn own_number() -> Option<i32> {
     fs::read_link("/proc/self").ok()?.to_str()?.parse().ok()
 }
 
-/// Returns an empty directory that the root file system is mounted upon: one that hides nothing that other mounts take.
-fn place(container: &Container) -> Result<PathBuf, Problem> {
-    let path = container.folder.join("root");
+/// Returns an empty directory that root file systems are mounted upon: one that hides nothing that other mounts take, and that stays. Removing a
+/// place takes away what is mounted there in other namespaces too, and the removal waits for it.
+fn place(containers: &Containers) -> Result<PathBuf, Problem> {
+    let path = containers.home().root().join("place");
     match fs::DirBuilder::new().mode(0o700).create(&path) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
             Err(Problem::of(OWN_FAILURE, &error, Vec::new()))

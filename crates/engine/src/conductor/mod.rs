@@ -90,7 +90,8 @@ pub fn conduct(job: Job) -> u8 {
             Ok((signals, launched))
         });
     match prepared {
-        Ok((signals, launched)) => {
+        Ok((signals, mut launched)) => {
+            let mounts = launched.mounts.take();
             let code = stay(
                 &mut container,
                 signals,
@@ -104,6 +105,8 @@ pub fn conduct(job: Job) -> u8 {
                 // A caller that is gone is not told.
                 drop(channel.send(&Report::Exited(code)));
             }
+            // The caller has gone on; now the mounts may take their time.
+            drop(mounts);
             code
         }
         Err(problem) => {
