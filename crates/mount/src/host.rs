@@ -13,7 +13,7 @@
 //! ```
 //! One overlay joins the three. The file server stands *outside* the user namespace, since inside every owner that is not
 //! mapped reads as 65534; numbers that it answers are understood inside, so files keep their true owners. It is started first
-//! and waits; [`prepare`], inside, opens /dev/fuse (the kernel demands that the opener and the mounter share a user
+//! and waits; [`prepare()`], inside, opens /dev/fuse (the kernel demands that the opener and the mounter share a user
 //! namespace), mounts, and sends the server the descriptor. The kernel keeps names and pages: from the second touch on
 //! everything is as fast as on the machine itself.
 //!
