@@ -35,7 +35,7 @@ const PLACE: &str = "machine";
 /// The device that a FUSE connection is opened by.
 const DEVICE: &str = "/dev/fuse";
 
-/// What [`prepare`] needs to know.
+/// What [`prepare()`] needs to know.
 #[derive(Debug)]
 pub struct Inside<'a> {
     /// Where skeletons are kept: a directory in the state root, made if it is missing.
