@@ -56,6 +56,14 @@ pub enum BundleError {
         /// The system's answer.
         source: io::Error,
     },
+    /// A directory that `-v` names is not there and cannot be made.
+    #[error("making {path}, which -v names and which is not there")]
+    Make {
+        /// The path.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
     /// A bind mount's source lies in our own state.
     #[error("mounting {0}: it belongs to Wolffia's own state")]
     OwnState(PathBuf),
@@ -77,6 +85,7 @@ impl BundleError {
             BundleError::Source { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 Some("make it first, or use -v, which makes a directory".into())
             }
+            BundleError::Make { .. } => Some("is the path spelt right?".into()),
             BundleError::OwnState(_) => {
                 Some("copy what you need out of a container's files".into())
             }
@@ -344,7 +353,10 @@ fn real_source(path: &Path, create: bool) -> Result<PathBuf, BundleError> {
                 .recursive(true)
                 .mode(0o755)
                 .create(path)
-                .map_err(fail)?;
+                .map_err(|source| BundleError::Make {
+                    path: path.to_owned(),
+                    source,
+                })?;
             path.canonicalize().map_err(fail)
         }
         result => result.map_err(fail),

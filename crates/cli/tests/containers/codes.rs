@@ -44,6 +44,11 @@ fn a_code_says_whose_it_is() {
             "error: executing /etc",
         ),
         (
+            &["run", "--rm", "-v", "/proc/none/here:/x", IMAGE],
+            125,
+            "making /proc/none/here, which -v names and which is not there",
+        ),
+        (
             &["run", "--rm", "-u", "stranger", IMAGE],
             125,
             "looking up user stranger",
