@@ -35,7 +35,7 @@ use crate::layout::Layout;
 /// Names the variable that holds the folder where tests keep what is expensive to make.
 pub const CACHE_VARIABLE: &str = "WOLFFIA_TEST_CACHE";
 
-/// Names the variable that holds another Debian mirror than the usual one.
+/// Names the variable that holds another Debian mirror than the one that apt uses on this machine.
 pub const MIRROR_VARIABLE: &str = "WOLFFIA_TEST_DEBIAN_MIRROR";
 
 /// The tag of the image.
@@ -47,7 +47,6 @@ pub const REBUILT_TAG: &str = "rebuilt";
 /// Changes when what is made here does.
 const FOLDER: &str = "debian-image-1";
 
-const MIRROR: &str = "http://deb.debian.org/debian";
 const SUITE: &str = "bookworm";
 /// The date of the image's own files, where mmdebstrap sets one.
 const SOURCE_DATE_EPOCH: &str = "1700000000";
@@ -158,6 +157,21 @@ fn each_piece(reader: &mut dyn Read, mut take: impl FnMut(&[u8])) {
     }
 }
 
+/// Returns the first mirror that apt has here: sources.list(5), the form of paragraphs.
+fn mirror_of_apt() -> Option<String> {
+    let folder = std::fs::read_dir("/etc/apt/sources.list.d").ok()?;
+    let mut files: Vec<_> = folder.flatten().map(|file| file.path()).collect();
+    files.sort();
+    files
+        .into_iter()
+        .filter(|file| file.extension().is_some_and(|ending| ending == "sources"))
+        .filter_map(|file| std::fs::read_to_string(file).ok())
+        .find_map(|text| {
+            let addresses = text.lines().find_map(|line| line.strip_prefix("URIs:"))?;
+            addresses.split_whitespace().next().map(str::to_owned)
+        })
+}
+
 /// Runs mmdebstrap, which leaves six tars in `out`.
 fn bootstrap(out: &Path) {
     // In a user namespace mmdebstrap's root is another user, who must get at the folder where it works.
@@ -170,7 +184,8 @@ fn bootstrap(out: &Path) {
         .expect("a folder to work in");
     std::fs::set_permissions(&work, std::os::unix::fs::PermissionsExt::from_mode(0o1777))
         .expect("opening the folder");
-    let mirror = std::env::var(MIRROR_VARIABLE).unwrap_or_else(|_| MIRROR.to_owned());
+    // Without one mmdebstrap knows where to ask.
+    let mirror = std::env::var(MIRROR_VARIABLE).ok().or_else(mirror_of_apt);
     let mut command = Command::new("mmdebstrap");
     command
         .args(["--quiet", "--variant=minbase", "--format=null"])
@@ -197,7 +212,8 @@ fn bootstrap(out: &Path) {
         ));
     }
     let output = command
-        .args([SUITE, "/dev/null", &mirror])
+        .args([SUITE, "/dev/null"])
+        .args(mirror)
         .env("SOURCE_DATE_EPOCH", SOURCE_DATE_EPOCH)
         .env("TMPDIR", &work)
         .output()
