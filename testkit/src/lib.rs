@@ -8,6 +8,7 @@
 pub mod archive;
 pub mod awkward;
 pub mod debian_image;
+pub mod executable;
 pub mod gate;
 pub mod image_builder;
 pub mod layout;

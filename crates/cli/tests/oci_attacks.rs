@@ -187,7 +187,7 @@ fn our_program_cannot_be_written_from_inside() {
     let mut bundle = Bundle::new("");
     // A copy that the user owns, and that a success of the attack may spoil.
     let copy = bundle.path("wolffia");
-    fs::copy(&bundle.program, &copy).unwrap();
+    wolffia_testkit::executable::copy(&bundle.program, &copy);
     bundle.program.clone_from(&copy);
     let before = fs::metadata(&copy).unwrap();
     bundle.script("bin/self", "#!/proc/self/exe\n");

@@ -278,7 +278,7 @@ fn no_process_of_ours_is_root_of_the_machine() {
     let house = House::new();
     // A program under a path of its own is found by it.
     let program = house.path().join("wolffia");
-    fs::copy(env!("CARGO_BIN_EXE_wolffia"), &program).unwrap();
+    wolffia_testkit::executable::copy(env!("CARGO_BIN_EXE_wolffia"), &program);
     let wolffia = |words: &[&str]| {
         let output = house
             .command(program.to_str().unwrap())

@@ -177,7 +177,7 @@ fn inside(
 /// Puts the program where the user may execute it, and returns how its commands begin.
 fn wolffia_of(user: &Ordinary) -> impl Fn() -> Command {
     let program = user.folder().join("wolffia");
-    std::fs::copy(env!("CARGO_BIN_EXE_wolffia"), &program).unwrap();
+    wolffia_testkit::executable::copy(env!("CARGO_BIN_EXE_wolffia"), &program);
     move || {
         let mut command = user.command(&program);
         command.arg("--root").arg(user.home().join("state"));

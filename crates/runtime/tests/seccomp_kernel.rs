@@ -8,7 +8,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use wolffia_runtime::seccomp::numbers::number;
@@ -32,8 +31,7 @@ const STRAY: u64 = 1 << 32;
 fn answers(program: &Program, calls: &[(&str, &[u64])]) -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("payload");
-    std::fs::write(&path, payload::program()).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    wolffia_testkit::executable::write(&path, payload::program());
     let words = calls.iter().map(|(name, arguments)| {
         let number = name
             .parse()

@@ -209,7 +209,6 @@ fn image(report: i32, text: &str) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
     use std::os::unix::process::CommandExt;
     use std::process::{Command, Output};
 
@@ -219,8 +218,7 @@ mod tests {
     fn run(path: &str, arguments: &[&str]) -> Output {
         let folder = tempfile::tempdir().unwrap();
         let stone = folder.path().join("stone");
-        std::fs::write(&stone, image(1, "executing it")).unwrap();
-        std::fs::set_permissions(&stone, PermissionsExt::from_mode(0o755)).unwrap();
+        wolffia_testkit::executable::write(&stone, image(1, "executing it"));
         Command::new(stone)
             .arg0(path)
             .args(arguments)

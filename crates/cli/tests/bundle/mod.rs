@@ -5,7 +5,7 @@
 
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
@@ -54,7 +54,7 @@ impl Bundle {
             fs::create_dir_all(path.join(made)).unwrap();
         }
         fs::write(path.join("outside/secret"), "secret").unwrap();
-        fs::copy("/bin/busybox", path.join("rootfs/bin/busybox")).unwrap();
+        wolffia_testkit::executable::copy("/bin/busybox", path.join("rootfs/bin/busybox"));
         for word in WORDS {
             symlink("busybox", path.join("rootfs/bin").join(word)).unwrap();
         }
@@ -148,8 +148,7 @@ impl Bundle {
     /// Writes an executable file into the root file system.
     pub(crate) fn script(&self, at: &str, text: &str) {
         let path = self.path("rootfs").join(at);
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        wolffia_testkit::executable::write(path, text);
     }
 
     /// Removes a mount from the configuration.

@@ -60,7 +60,7 @@ impl House {
         let home = tempfile::tempdir().unwrap();
         // A program of its own is found by its path, whatever it has done to its environment.
         let program = home.path().join("wolffia");
-        std::fs::copy(env!("CARGO_BIN_EXE_wolffia"), &program).unwrap();
+        wolffia_testkit::executable::copy(env!("CARGO_BIN_EXE_wolffia"), &program);
         let folder = home.path().join("layout");
         let many = (0..FILES).fold(
             Tar::new().directory("many/", Meta::mode(0o755)),

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Credentials in every file and spelling, and helpers that work, lie and hang.
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -149,8 +148,7 @@ fn helpers(scripts: &[(&str, &str)], content: &Value) -> (tempfile::TempDir, Env
     let home = tempfile::tempdir().unwrap();
     for (name, script) in scripts {
         let path = home.path().join(format!("docker-credential-{name}"));
-        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        wolffia_testkit::executable::write(&path, format!("#!/bin/sh\n{script}\n"));
     }
     let path = home.path().join("config.json");
     write(&path, &content.to_string());

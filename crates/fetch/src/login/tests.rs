@@ -123,8 +123,7 @@ fn helpers_keep_and_forget() {
     let helper = home.path().join("docker-credential-x");
     let script = "#!/bin/sh\ncd \"$(dirname \"$0\")\"\ncase $1 in\nstore) cat >kept;;\nerase) rm kept;;\n\
                   get) cat >/dev/null; [ -f kept ] || { echo credentials not found; exit 1; }; cat kept;;\nesac\n";
-    std::fs::write(&helper, script).unwrap();
-    std::fs::set_permissions(&helper, std::fs::Permissions::from_mode(0o755)).unwrap();
+    wolffia_testkit::executable::write(&helper, script);
     let search = format!("{}:/usr/bin:/bin", home.path().display());
     let environment = environment.with("PATH", search);
     let kept = keep(&environment, "a.test", &ann(), None).unwrap();
