@@ -18,13 +18,13 @@ use std::path::Path;
 mod instruction;
 #[path = "src/seccomp/numbers.rs"]
 mod numbers;
-#[path = "src/seccomp/policy.rs"]
+#[path = "../sys/src/seccomp/policy.rs"]
 mod policy;
 #[path = "src/seccomp/profile.rs"]
 mod profile;
 #[path = "src/seccomp/table.rs"]
 mod table;
-#[path = "src/seccomp/tree.rs"]
+#[path = "../sys/src/seccomp/tree.rs"]
 mod tree;
 
 use policy::Architecture;
@@ -32,8 +32,10 @@ use profile::{Circumstances, DEFAULT_BOUNDING, OLDEST_KERNEL, default_policy};
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed=../sys/src/seccomp/instruction.rs");
-    for file in ["numbers", "policy", "profile", "table", "tree"] {
+    for file in ["instruction", "policy", "tree"] {
+        println!("cargo::rerun-if-changed=../sys/src/seccomp/{file}.rs");
+    }
+    for file in ["numbers", "profile", "table"] {
         println!("cargo::rerun-if-changed=src/seccomp/{file}.rs");
     }
     let architecture =

@@ -10,15 +10,13 @@
 //! The default profile for the default capabilities, with and without `nesting`, is laid out by the
 //! build script and lies ready in the binary; every other policy is laid out when it is asked for.
 
-use wolffia_sys::seccomp::{Instruction, Program, ProgramError, instruction};
+use wolffia_sys::seccomp::{Instruction, Program, ProgramError};
 
 pub mod document;
 pub mod numbers;
 pub mod oci;
-pub mod policy;
 pub mod profile;
 pub mod table;
-pub mod tree;
 
 #[cfg(test)]
 mod machine;
@@ -28,6 +26,7 @@ mod tests;
 pub use oci::{LinuxSeccomp, from_oci};
 pub use policy::{Architecture, Policy};
 pub use profile::DEFAULT_BOUNDING;
+pub use wolffia_sys::seccomp::{policy, tree};
 
 use profile::{Circumstances, OLDEST_KERNEL, default_policy, same_groups};
 

@@ -11,6 +11,7 @@ pub mod capabilities;
 pub mod facts;
 pub mod fd;
 pub mod idmap;
+pub mod jail;
 pub mod lock;
 pub mod memory;
 pub mod mount;

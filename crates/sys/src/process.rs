@@ -158,7 +158,7 @@ pub fn exit_now(code: u8) -> ! {
     }
 }
 
-fn has_one_thread() -> bool {
+pub(crate) fn has_one_thread() -> bool {
     std::fs::read_dir("/proc/self/task").map_or(true, |tasks| tasks.count() <= 1)
 }
 

@@ -3,8 +3,8 @@
 //! calling thread.
 //!
 //! # Theory of operation
-//! A [`Program`] is nothing but checked length: what it decides is the business of whoever emits it
-//! (room `runtime`). A filter once installed cannot be taken away, is inherited by every child and
+//! What a filter decides is written as a [`policy::Policy`]; [`tree::emit`] lays that out. A
+//! [`Program`] is nothing but checked length. A filter once installed cannot be taken away, is inherited by every child and
 //! kept across execve(2); of several, the strictest verdict counts. The kernel takes it only from a
 //! thread that has `no_new_privs` set or holds `CAP_SYS_ADMIN` in its user namespace. A container
 //! without `no_new_privs` therefore installs its filter *before* it drops its capabilities, which
@@ -19,6 +19,8 @@ use std::borrow::Cow;
 use std::os::fd::{FromRawFd, OwnedFd};
 
 pub mod instruction;
+pub mod policy;
+pub mod tree;
 
 pub use instruction::{INSTRUCTIONS_MAX, Instruction};
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The classic BPF machine, as far as filters use it: the tests' judge of what a program does.
 
-use super::instruction::{
+use wolffia_sys::seccomp::instruction::{
     AND, Instruction, JUMP, JUMP_EQUAL, JUMP_GREATER, JUMP_GREATER_OR_EQUAL, LOAD,
     OFFSET_ARCHITECTURE, OFFSET_ARGUMENTS, OFFSET_NUMBER, RETURN,
 };

@@ -13,7 +13,8 @@ use super::policy::{
     Action, Architecture, Condition, Newer, Policy, Rule, Rules, Test, Width, X32_BIT,
 };
 use super::profile::{Circumstances, DEFAULT_BOUNDING, OLDEST_KERNEL, default_policy};
-use super::{Options, default_profile, instruction, tree};
+use super::{Options, default_profile, tree};
+use wolffia_sys::seccomp::instruction;
 
 /// Every token a filter can meet, and one that it cannot.
 const TOKENS: [u32; 5] = [

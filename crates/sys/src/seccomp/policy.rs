@@ -2,9 +2,12 @@
 //! A seccomp policy as plain data: for each architecture, which verdict a system call gets for
 //! which arguments.
 //!
-//! It stands between what people write (the default table, an OCI `linux.seccomp` section, a docker
-//! profile) and what the kernel runs (the tree of [`super::tree`]). [`Policy::verdict`] says what
+//! It stands between what is written (a container's profile in the room `runtime`, the calls that a
+//! helper of ours needs in [`crate::jail`]) and what the kernel runs (the tree of [`super::tree`]). [`Policy::verdict`] says what
 //! it means in the plainest way; the tests hold the tree against it.
+//!
+//! This file names nothing of its own crate, and that of the tree only its neighbours: the room
+//! `runtime` also compiles them into its build script.
 //!
 //! Sources: seccomp(2); OCI runtime-spec, config-linux, "Seccomp"; `seccomp_rule_add(3)` for the
 //! comparisons.
