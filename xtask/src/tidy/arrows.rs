@@ -12,6 +12,7 @@ use crate::workspace::{Package, room};
 const ARROWS: &[(&str, &[&str])] = &[
     ("sys", &[]),
     ("image", &[]),
+    ("packet", &[]),
     ("store", &["sys", "image"]),
     ("fetch", &["image"]),
     ("mount", &["store", "sys", "image"]),
