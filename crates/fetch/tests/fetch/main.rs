@@ -9,5 +9,4 @@ mod parallel;
 mod proxied;
 mod real;
 mod registry;
-mod secrets;
 mod secured;

@@ -1,5 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Passwords, tokens and signed addresses reach no log, no error and no `Debug`, whatever goes wrong.
+//!
+//! Alone in its process: `tracing` remembers of each place that logs whether anybody listens, and with a listener of one
+//! thread alone it asks the thread that comes there first. Another test's thread would answer no, for all of them.
+
+#![expect(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
 
 use std::fmt::Write as _;
 use std::io;
@@ -10,7 +15,11 @@ use wolffia_fetch::{Environment, Error, Secret, login, sources};
 use wolffia_image::Platform;
 use wolffia_testkit::registry::{Auth, Fault, On, Options, Registry};
 
-use crate::common::{environment, image, limits, open, read, story};
+use common::{environment, image, limits, open, read, story};
+
+#[path = "fetch/common.rs"]
+#[expect(dead_code, reason = "the other tests of this room use more of it")]
+mod common;
 
 /// A log that is kept.
 #[derive(Clone, Default)]
@@ -99,6 +108,7 @@ fn no_secret_is_seen_whatever_goes_wrong() {
         .with_max_level(tracing::Level::TRACE)
         .with_writer(log.clone())
         .finish();
+    tracing::subscriber::set_global_default(subscriber).unwrap();
     let ann = ("ann".to_owned(), PASSWORD.to_owned());
     let kinds = [
         Auth::Basic {
@@ -112,18 +122,15 @@ fn no_secret_is_seen_whatever_goes_wrong() {
             requests: 2,
         },
     ];
-    let mut said = tracing::subscriber::with_default(subscriber, || {
-        let home = tempfile::tempdir().unwrap();
-        let environment =
-            environment(home.path()).with("HTTPS_PROXY", "http://me:proxy-word@127.0.0.1:1");
-        let mut said: String = kinds.iter().map(|auth| talk(&environment, auth)).collect();
-        // Through a proxy that is not there.
-        let source = sources::open("registry.test/a", &environment, limits()).unwrap();
-        let error = source.resolve(&Platform::host()).unwrap_err();
-        assert!(matches!(&error, Error::GivenUp { .. }), "{}", story(&error));
-        write!(said, "{} {source:?}", story(&error)).unwrap();
-        said
-    });
+    let home = tempfile::tempdir().unwrap();
+    let environment =
+        environment(home.path()).with("HTTPS_PROXY", "http://me:proxy-word@127.0.0.1:1");
+    let mut said: String = kinds.iter().map(|auth| talk(&environment, auth)).collect();
+    // Through a proxy that is not there.
+    let source = sources::open("registry.test/a", &environment, limits()).unwrap();
+    let error = source.resolve(&Platform::host()).unwrap_err();
+    assert!(matches!(&error, Error::GivenUp { .. }), "{}", story(&error));
+    write!(said, "{} {source:?}", story(&error)).unwrap();
     said += &String::from_utf8_lossy(&log.0.lock().unwrap());
     assert!(said.contains("redirect") && said.contains("trying again") && said.contains("403"));
     for secret in SECRETS {
