@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const NAME: &str = "wolffia-guest";
-/// Above adduser's ids, in the gap before systemd's dynamic users.
-const ID: u32 = 60_901;
+/// Above the users of test runs, in the gap before systemd's dynamic users.
+const ID: u32 = 60_950;
 /// In the gap between the ids of systemd-nspawn (to 1,879,048,191) and 2^31.
 const SUBORDINATE_FIRST: u32 = 1_910_000_000;
 const SUBORDINATE_COUNT: u32 = 65_536;

@@ -16,7 +16,8 @@
 //! Where the clone lies in a folder that is closed to others (such as /root), a tmpfs over that folder carries the clone
 //! alone, as long as the user's pass lasts. All of it ends with the namespace.
 //!
-//! The user's ids lie where neither adduser, systemd nor container engines give out any.
+//! The user's ids lie where neither adduser, systemd nor container engines give out any. Each run has a user of its own
+//! ([`slot`]), because what a run leaves is known by its user and ended.
 
 use std::fs::{DirBuilder, Permissions};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, chown};
@@ -32,6 +33,9 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_bind_recu
 use crate::workspace::Workspace;
 
 mod leftovers;
+mod slot;
+
+use slot::Slot;
 
 /// Names the variable that tells a restarted `xtask` that it is in a private mount namespace, and its folder there.
 const PRIVATE_VARIABLE: &str = "WOLFFIA_XTASK_PRIVATE";
@@ -40,12 +44,6 @@ const PRIVATE_VARIABLE: &str = "WOLFFIA_XTASK_PRIVATE";
 pub(super) const CACHE_VARIABLE: &str = "WOLFFIA_TEST_CACHE";
 
 const USER_NAME: &str = "wolffia-test";
-/// Above adduser's ids (to 59,999), below those of systemd-homed (from 60,001 to 60,513) there is no room; 60,900 is in
-/// the gap before systemd's dynamic users (from 61,184).
-const USER_ID: u32 = 60_900;
-/// In the gap between the ids of systemd-nspawn (to 1,879,048,191) and 2^31.
-const SUBORDINATE_FIRST: u32 = 1_900_000_000;
-const SUBORDINATE_COUNT: u32 = 65_536;
 
 /// A machine with less memory than this gets no tmpfs for HOME: Debian images, unpacked, would not fit.
 const TMPFS_MEMORY_MIN_KIB: u64 = 7 * 1024 * 1024;
@@ -59,6 +57,8 @@ pub(super) struct World {
     directory: PathBuf,
     /// The private namespace's user; `None` where tests run as whoever started this program.
     user: Option<u32>,
+    /// The ids of that user, held as long as the run lasts.
+    slot: Option<Slot>,
     private: bool,
     home: PathBuf,
     temporary: PathBuf,
@@ -114,6 +114,7 @@ impl World {
             cache: cache_of(workspace, uid),
             directory,
             user: None,
+            slot: None,
             private: false,
             covers: Vec::new(),
             _own: Some(own),
@@ -133,19 +134,23 @@ impl World {
             )
             .context("mounting a tmpfs for the test user")?;
         }
+        // What is dear to make is kept for each user: one that has some already is the better one.
+        let slot = Slot::take(|slot| cache_of(workspace, slot.user()).exists())?;
         let mut world = World {
             home: directory.join("home"),
             temporary: directory.join("tmp"),
             runtime: directory.join("run"),
-            cache: cache_of(workspace, USER_ID),
+            cache: cache_of(workspace, slot.user()),
             directory,
-            user: Some(USER_ID),
+            user: Some(slot.user()),
+            slot: None,
             private: true,
             covers: Vec::new(),
             _own: None,
         };
         world.make_folders()?;
-        world.bind_accounts()?;
+        world.bind_accounts(&slot)?;
+        world.slot = Some(slot);
         world.open_devices()?;
         world.uncover(&[&workspace.root, &workspace.target_directory])?;
         Ok(world)
@@ -166,6 +171,7 @@ impl World {
             cache: self.cache.with_file_name("0"),
             directory,
             user: None,
+            slot: None,
             private: false,
             covers: Vec::new(),
             _own: None,
@@ -234,9 +240,9 @@ impl World {
 
     /// Ends the processes that tests have left behind, and returns what they were.
     pub(super) fn processes_left_behind(&self) -> anyhow::Result<Vec<String>> {
-        let ids = self.user.map(|uid| leftovers::Ids {
-            user: uid,
-            subordinate: SUBORDINATE_FIRST..SUBORDINATE_FIRST + SUBORDINATE_COUNT,
+        let ids = self.slot.as_ref().map(|slot| leftovers::Ids {
+            user: slot.user(),
+            subordinate: slot.subordinate(),
         });
         leftovers::end(ids.as_ref(), &self.directory, Instant::now() + END_GRACE)
     }
@@ -267,15 +273,16 @@ impl World {
     }
 
     /// Binds passwd, group, subuid and subgid with the test user over the machine's.
-    fn bind_accounts(&self) -> anyhow::Result<()> {
+    fn bind_accounts(&self, slot: &Slot) -> anyhow::Result<()> {
         let home = self.home.display();
-        let subordinate = format!("{USER_NAME}:{SUBORDINATE_FIRST}:{SUBORDINATE_COUNT}\n");
+        let (id, range) = (slot.user(), slot.subordinate());
+        let subordinate = format!("{USER_NAME}:{}:{}\n", range.start, range.len());
         let rows = [
             (
                 "passwd",
-                format!("{USER_NAME}:x:{USER_ID}:{USER_ID}::{home}:/bin/sh\n"),
+                format!("{USER_NAME}:x:{id}:{id}::{home}:/bin/sh\n"),
             ),
-            ("group", format!("{USER_NAME}:x:{USER_ID}:\n")),
+            ("group", format!("{USER_NAME}:x:{id}:\n")),
             ("subuid", subordinate.clone()),
             ("subgid", subordinate),
         ];
@@ -292,8 +299,8 @@ impl World {
                 name != "passwd"
                     || !text
                         .lines()
-                        .any(|line| line.split(':').nth(2) == Some("60900")),
-                "uid {USER_ID} is somebody's on this machine"
+                        .any(|line| line.split(':').nth(2) == Some(&id.to_string())),
+                "uid {id} is somebody's on this machine"
             );
             if !text.is_empty() && !text.ends_with('\n') {
                 text.push('\n');
