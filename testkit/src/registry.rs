@@ -3,8 +3,8 @@
 //!
 //! # Theory of operation
 //! [`Registry::start`] binds a port of 127.0.0.1 before it returns; a thread accepts, and each connection has a thread. Images
-//! are held in memory ([`Registry::put`]). Reading only: manifests by tag and digest, blobs with ranges, redirects of
-//! blobs to a second port, and a token server.
+//! are held in memory ([`Registry::put`]). Manifests by tag and digest, blobs with ranges, redirects of blobs to a second port, a token
+//! server; uploads whole and in parts, mounts, and referrers by the interface or without it.
 //!
 //! *Faults* are rules in a list: the first whose [`On`] fits a request and which is not used up yet is applied to it. Or they
 //! are drawn by a seed, so that a failing test can be repeated. Every request is written down ([`Registry::requests`]), because half
@@ -14,7 +14,7 @@
 //!
 //! Sources: OCI distribution-spec 1.1; distribution's token.md and oauth.md.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,6 +30,7 @@ mod link;
 mod real;
 mod serve;
 mod tokens;
+mod uploads;
 mod wire;
 
 pub use faults::{Fault, On};
@@ -41,12 +42,16 @@ pub use wire::{AUTHORITY, CLIENT, SELF_SIGNED, Tls};
 /// How the server behaves when it behaves.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Who may read.
+    /// Who may read and write.
     pub auth: Auth,
     /// Whether blobs are redirected to a second port, to addresses that are good for so many requests.
     pub redirect: Option<u32>,
     /// Whether ranges are served; without, every blob comes whole with status 200.
     pub ranges: bool,
+    /// Whether blobs belong to the repositories they were put into, as in real registries; else everybody finds everything.
+    pub apart: bool,
+    /// Whether it has the referrers interface.
+    pub referrers: bool,
     /// Whether the first port speaks TLS, and with which certificate. The second never does.
     pub tls: Option<Tls>,
 }
@@ -57,6 +62,8 @@ impl Default for Options {
             auth: Auth::Open,
             redirect: None,
             ranges: true,
+            apart: false,
+            referrers: true,
             tls: None,
         }
     }
@@ -102,6 +109,10 @@ struct State {
     tags: BTreeMap<String, Document>,
     documents: BTreeMap<Digest, Document>,
     blobs: BTreeMap<Digest, Arc<[u8]>>,
+    /// Which repository has which blob.
+    owned: BTreeSet<(String, Digest)>,
+    uploads: BTreeMap<String, Vec<u8>>,
+    uploads_begun: u32,
     faults: faults::Plan,
     tokens: tokens::Issued,
     /// Signed addresses, and how many requests each is still good for.
@@ -160,6 +171,11 @@ impl Registry {
             .insert(format!("{repository}:{tag}"), image.top.clone());
         state.documents.extend(image.documents.clone());
         state.blobs.extend(image.blobs.clone());
+        let owned = image.blobs.keys();
+        let owned: Vec<_> = owned
+            .map(|digest| (repository.to_owned(), *digest))
+            .collect();
+        state.owned.extend(owned);
         drop(state);
         self.name(repository, tag)
     }
@@ -175,6 +191,26 @@ impl Registry {
     /// Takes a blob away: it answers 404 from now on.
     pub fn forget(&self, digest: &Digest) {
         self.shared.state().blobs.remove(digest);
+    }
+
+    /// Returns the bytes of a document or blob that is here.
+    pub fn content(&self, digest: &Digest) -> Option<Arc<[u8]>> {
+        let state = self.shared.state();
+        let document = state.documents.get(digest);
+        document
+            .map(|document| Arc::clone(&document.bytes))
+            .or_else(|| state.blobs.get(digest).cloned())
+    }
+
+    /// Returns the document that a tag means.
+    pub fn tagged(&self, repository: &str, tag: &str) -> Option<Document> {
+        let state = self.shared.state();
+        state.tags.get(&format!("{repository}:{tag}")).cloned()
+    }
+
+    /// Makes the registry forget all uploads that are under way.
+    pub fn forget_uploads(&self) {
+        self.shared.state().uploads.clear();
     }
 
     /// Applies a fault to the next `times` requests of a kind.

@@ -26,7 +26,7 @@ use crate::address::{Address, push_encoded};
 use crate::challenge::{Bearer, Challenge};
 use crate::credentials::{self, Credential};
 use crate::error::Error;
-use crate::http::{Client, Fault, Request, Response};
+use crate::http::{Client, Fault, Payload, Request, Response};
 use crate::secret::Secret;
 
 /// The least time a token is good for, if the server does not say (token.md).
@@ -43,6 +43,8 @@ pub(crate) struct Authority {
     name: String,
     /// What a token is asked for if the registry does not say.
     scope: String,
+    /// Whether a token must be good for writing, whatever the first challenge asks for: one token for the whole push.
+    writes: bool,
     given: Option<Credential>,
     state: Mutex<State>,
 }
@@ -74,10 +76,39 @@ impl Authority {
         };
         Self {
             name: format!("{registry}/{repository}"),
+            writes: false,
             scope,
             given,
             state: Mutex::default(),
         }
+    }
+
+    /// Returns the standing of somebody who will write, too.
+    pub(crate) fn for_writing(mut self) -> Self {
+        self.writes = true;
+        if !self.scope.is_empty() {
+            self.scope.push_str(",push");
+        }
+        self
+    }
+
+    /// Returns what to ask a token for, answering a challenge.
+    fn scope_for(&self, asked: Option<&str>) -> String {
+        let Some(asked) = asked else {
+            return self.scope.clone();
+        };
+        if !self.writes {
+            return asked.to_owned();
+        }
+        // `repository:NAME:ACTIONS`; what is asked for of our own repository is in our scope already.
+        let of = |scope: &str| scope.rsplit_once(':').map(|(name, _)| name.to_owned());
+        let others = asked
+            .split(' ')
+            .filter(|scope| !scope.is_empty() && of(scope) != of(&self.scope));
+        std::iter::once(self.scope.as_str())
+            .chain(others)
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     /// Tells whether there are credentials, as far as anybody has looked.
@@ -182,7 +213,8 @@ impl Authority {
                 renewal: None,
             });
         }
-        let asking = Asking::new(&self.scope, registry, bearer, credential.as_ref())?;
+        let scope = self.scope_for(bearer.scope.as_deref());
+        let asking = Asking::new(&scope, registry, bearer, credential.as_ref())?;
         let asked_at = Instant::now();
         let token = crate::retry::run(client.limits(), &asking.doing, || asking.ask(client))?;
         let seconds = token.expires_in.unwrap_or(TOKEN_SECONDS_DEFAULT);
@@ -234,7 +266,6 @@ impl Asking {
                 "the registry wants the credentials sent to a token server without TLS, which is refused",
             ));
         }
-        let scope = bearer.scope.as_deref().unwrap_or(scope);
         let host = realm.authority().to_owned();
         let verify = registry.is_https();
         let secrets = credential.map(Credential::secrets).unwrap_or_default();
@@ -296,7 +327,7 @@ impl Asking {
                 address: &self.address,
                 headers: &[("accept", "application/json")],
                 authorization: self.authorization.as_ref(),
-                form: self.form.as_ref(),
+                body: self.form.as_ref().map_or(Payload::Get, Payload::Form),
                 verify: self.verify,
             })
             .map_err(exchange)?;

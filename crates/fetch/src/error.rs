@@ -205,6 +205,20 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// A local file cannot be written.
+    #[error("writing {path}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A document that was to be attached cannot be.
+    #[error("writing a document to attach: {problem}")]
+    Document {
+        /// Why not.
+        problem: String,
+    },
     /// A local OCI layout does not hold what was asked for.
     #[error("reading the OCI layout {path}: {problem}")]
     Layout {

@@ -6,7 +6,7 @@
 //! there is one agent per way of connecting: which certificates are believed, and through which proxy. Nothing here retries
 //! (that is [`crate::retry`]) or knows what a registry is.
 //!
-//! Redirects are followed here and not by `ureq`, because of what they may carry: `Authorization` goes only to the
+//! Redirects of questions are followed here (what changes something at the other side is never sent on) and not by `ureq`, because of what they may carry: `Authorization` goes only to the
 //! origin (scheme, host, port) it was made for, and an https answer never leads to plain http. A redirected
 //! answer says where it came from, so that the ranges of one blob need not ask the registry for the address each time.
 //!
@@ -21,7 +21,7 @@ use std::time::Duration;
 use ureq::http::header::{HeaderMap, HeaderName};
 use ureq::http::{Method, Request as HttpRequest};
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector as _, TcpConnector};
-use ureq::{Agent, Body, Timeout};
+use ureq::{Agent, Body, SendBody, Timeout};
 
 use crate::address::Address;
 use crate::environment::Environment;
@@ -70,6 +70,9 @@ pub enum Fault {
     /// The answer is not HTTP as we know it.
     #[error("the answer cannot be read: {0}")]
     Http(String),
+    /// What was to be sent could not be read.
+    #[error("reading what is to be sent")]
+    Source(#[source] io::Error),
     /// Redirects without end, to nowhere, or from https to plain http.
     #[error("{0}")]
     Redirect(&'static str),
@@ -101,7 +104,7 @@ impl Fault {
                 "for a private authority put its certificate into ~/.config/containers/certs.d/{host}/ca.crt; \
                  for a registry without TLS set `insecure = true` in registries.conf"
             ),
-            Self::Cut(_) | Self::Http(_) | Self::Redirect(_) => return None,
+            Self::Cut(_) | Self::Http(_) | Self::Source(_) | Self::Redirect(_) => return None,
         })
     }
 }
@@ -114,10 +117,57 @@ pub(crate) struct Request<'a> {
     pub(crate) headers: &'a [(&'static str, &'a str)],
     /// The whole value of `Authorization`.
     pub(crate) authorization: Option<&'a Secret>,
-    /// A form to post; without one the method is GET.
-    pub(crate) form: Option<&'a Secret>,
+    /// What is asked for, and what is sent with it.
+    pub(crate) body: Payload<'a>,
     /// Whether the other side must show a certificate that we believe.
     pub(crate) verify: bool,
+}
+
+/// A method, and what is sent with it.
+#[derive(Clone, Copy)]
+pub(crate) enum Payload<'a> {
+    /// GET.
+    Get,
+    /// HEAD.
+    Head,
+    /// POST of a form.
+    Form(&'a Secret),
+    /// POST of nothing.
+    Post,
+    /// PUT of some bytes in memory, of a media type.
+    Put(&'a str, &'a [u8]),
+    /// PUT or PATCH of a stream of known length, which is opened anew for each time it is sent.
+    Stream {
+        /// Whether this is one part of several.
+        patch: bool,
+        /// How many bytes come.
+        length: u64,
+        /// Where they come from.
+        open: &'a (dyn Fn() -> io::Result<Box<dyn Read + Send>> + Sync),
+    },
+}
+
+impl Payload<'_> {
+    fn method(self) -> Method {
+        match self {
+            Self::Get => Method::GET,
+            Self::Head => Method::HEAD,
+            Self::Form(_) | Self::Post => Method::POST,
+            Self::Stream { patch: true, .. } => Method::PATCH,
+            Self::Put(..) | Self::Stream { patch: false, .. } => Method::PUT,
+        }
+    }
+
+    /// Tells whether the request changes nothing there, and may follow redirects.
+    fn is_reading(self) -> bool {
+        matches!(self, Self::Get | Self::Head)
+    }
+}
+
+impl std::fmt::Debug for Payload<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(self.method().as_str())
+    }
 }
 
 /// The beginning of an answer, and its body, not yet read.
@@ -211,7 +261,8 @@ impl Client {
         let mut address = request.address.clone();
         for _hop in 0..=REDIRECTS_MAX {
             let response = self.send_once(&address, request)?;
-            if !matches!(response.status, 301 | 302 | 303 | 307 | 308) || request.form.is_some() {
+            if !matches!(response.status, 301 | 302 | 303 | 307 | 308) || !request.body.is_reading()
+            {
                 return Ok(response);
             }
             let next = response
@@ -231,13 +282,8 @@ impl Client {
 
     fn send_once(&self, address: &Address, request: &Request<'_>) -> Result<Response, Fault> {
         let agent = self.agent(address, request.verify)?;
-        let method = if request.form.is_some() {
-            Method::POST
-        } else {
-            Method::GET
-        };
         let mut builder = HttpRequest::builder()
-            .method(method)
+            .method(request.body.method())
             .uri(address.uri().clone());
         for (name, value) in request.headers {
             builder = builder.header(*name, *value);
@@ -248,18 +294,26 @@ impl Client {
         if let Some(authorization) = authorization {
             builder = builder.header("authorization", authorization.expose());
         }
-        let sent = match request.form {
-            Some(form) => {
-                let request = builder
-                    .header("content-type", "application/x-www-form-urlencoded")
-                    .body(form.expose().to_owned());
-                agent.run(request.map_err(|_| Fault::Http("a header is malformed".to_owned()))?)
+        let malformed = |_| Fault::Http("a header is malformed".to_owned());
+        let sent = match request.body {
+            Payload::Get | Payload::Head => agent.run(builder.body(()).map_err(malformed)?),
+            Payload::Form(form) => {
+                let builder = builder.header("content-type", "application/x-www-form-urlencoded");
+                agent.run(builder.body(form.expose().to_owned()).map_err(malformed)?)
             }
-            None => agent.run(
-                builder
-                    .body(())
-                    .map_err(|_| Fault::Http("a header is malformed".to_owned()))?,
-            ),
+            Payload::Post => agent.run(builder.body(&[][..]).map_err(malformed)?),
+            Payload::Put(media_type, bytes) => {
+                let builder = builder.header("content-type", media_type);
+                agent.run(builder.body(bytes).map_err(malformed)?)
+            }
+            Payload::Stream { length, open, .. } => {
+                let mut reader = open().map_err(Fault::Source)?;
+                let builder = builder
+                    .header("content-type", "application/octet-stream")
+                    .header("content-length", length);
+                let body = SendBody::from_reader(&mut reader);
+                agent.run(builder.body(body).map_err(malformed)?)
+            }
         };
         let (parts, body) = sent.map_err(Fault::of)?.into_parts();
         tracing::debug!(address = ?address, status = parts.status.as_u16(), "answer");

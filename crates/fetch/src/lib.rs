@@ -7,6 +7,7 @@
 //! | module | answers |
 //! |---|---|
 //! | [`sources`] | what is the image, and where are its bytes: the trait [`Source`] and its kinds |
+//! | [`targets`] | how does an image get somewhere else: the trait [`Target`] and its kinds |
 //! | [`blob`] | how do a blob's bytes arrive whole, in order and right: [`Download`] |
 //! | [`credentials`] | who are we to this registry |
 //! | [`login`] | how does a registry learn who we are, and forget it |
@@ -48,6 +49,7 @@ mod retry;
 mod secret;
 pub mod sources;
 mod stall;
+pub mod targets;
 mod tls;
 
 pub use blob::Download;
@@ -58,3 +60,4 @@ pub use http::Fault;
 pub use limits::Limits;
 pub use secret::Secret;
 pub use sources::{Resolved, Source};
+pub use targets::Target;

@@ -76,9 +76,14 @@ impl<'a> Tries<'a> {
             .pause
             .saturating_mul(1 << doublings)
             .min(self.limits.pause_max);
-        let chance = RandomState::new().build_hasher().finish() % 512;
-        full.mul_f64(1.0 - f64::from(u16::try_from(chance).unwrap_or(0)) / 1024.0)
+        some_of(full)
     }
+}
+
+/// Returns between a half and the whole of a time, at random.
+pub(crate) fn some_of(full: Duration) -> Duration {
+    let chance = RandomState::new().build_hasher().finish() % 512;
+    full.mul_f64(1.0 - f64::from(u16::try_from(chance).unwrap_or(0)) / 1024.0)
 }
 
 /// Runs `attempt` until it succeeds, fails for good or was tried often enough.

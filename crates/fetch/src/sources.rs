@@ -17,7 +17,7 @@ use std::fmt;
 use std::io::Read;
 use std::ops::Range;
 
-use wolffia_image::manifest::{self, DocumentKind};
+use wolffia_image::manifest::{self, DocumentKind, MANIFEST_BYTES_MAX};
 use wolffia_image::{Descriptor, Digest, Document, Platform, Reference};
 
 use crate::credentials::{self, Credential};
@@ -54,6 +54,42 @@ pub trait Source: fmt::Debug + Send + Sync {
     /// Fails where the blob is not there, or not of the announced size. The stream's errors are
     /// [`Error`]s inside an [`std::io::Error`].
     fn open(&self, blob: &Descriptor, span: Range<u64>, failures: u32) -> Result<Stream, Error>;
+
+    /// Returns what is attached to a manifest, of one type of artifact. Blocks.
+    ///
+    /// # Errors
+    /// Fails where the place cannot be asked; a place that knows of no attached documents has none.
+    fn referrers(&self, _subject: &Digest, _artifact_type: &str) -> Result<Vec<Descriptor>, Error> {
+        Ok(Vec::new())
+    }
+
+    /// Reads a manifest or another small document, verified. Blocks.
+    ///
+    /// # Errors
+    /// Fails where it is not there, larger than a manifest may be, or not what its digest says.
+    fn document(&self, descriptor: &Descriptor) -> Result<Vec<u8>, Error> {
+        let doing = format!("reading {}", descriptor.digest.short());
+        if descriptor.size > u64::try_from(MANIFEST_BYTES_MAX).unwrap_or(u64::MAX) {
+            return Err(Error::TooLarge {
+                doing,
+                limit: MANIFEST_BYTES_MAX,
+            });
+        }
+        let stream = self.open(descriptor, 0..descriptor.size, 0)?;
+        let mut bytes = Vec::new();
+        let read = stream
+            .reader
+            .take(descriptor.size + 1)
+            .read_to_end(&mut bytes);
+        let _length = read.map_err(|error| {
+            Error::of_io(error).unwrap_or_else(|source| Error::Read {
+                doing: doing.clone(),
+                source,
+            })
+        })?;
+        verify(&doing, descriptor, &bytes)?;
+        Ok(bytes)
+    }
 
     /// Returns how many spans of one blob are worth reading at once: 1 for a local file.
     fn parallel_hint(&self) -> usize;

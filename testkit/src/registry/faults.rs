@@ -10,6 +10,8 @@ pub enum On {
     Blob,
     /// Blobs at the store, behind a redirect.
     Store,
+    /// Bytes that are uploaded: [`Fault::Cut`] ends the connection after so many have come, and keeps them.
+    Upload,
     /// Tokens.
     Token,
     /// Whatever comes.

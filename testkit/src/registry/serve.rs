@@ -11,28 +11,31 @@ use serde_json::json;
 use wolffia_image::Digest;
 
 use super::faults::{Fault, On};
+use super::uploads;
 use super::wire::Wire;
 use super::{Served, Shared};
 
-/// A request's head and body are small; more than this is not answered.
-const REQUEST_BYTES_MAX: u64 = 1 << 20;
+/// More than this in one request is not answered.
+const REQUEST_BYTES_MAX: u64 = 1 << 28;
 
 /// A request, read.
 #[derive(Debug, Default)]
-struct Request {
-    method: String,
-    path: String,
-    query: String,
+pub(super) struct Request {
+    pub(super) method: String,
+    pub(super) path: String,
+    pub(super) query: String,
     range: Option<String>,
+    pub(super) content_range: Option<String>,
+    pub(super) content_type: String,
     authorization: Option<String>,
-    body: String,
+    pub(super) body: Vec<u8>,
 }
 
 /// An answer before a fault is applied to it.
-struct Answer {
+pub(super) struct Answer {
     kind: On,
-    status: u16,
-    headers: Vec<(&'static str, String)>,
+    pub(super) status: u16,
+    pub(super) headers: Vec<(&'static str, String)>,
     body: Arc<[u8]>,
     /// What of the body is sent.
     span: std::ops::Range<usize>,
@@ -46,7 +49,7 @@ pub(super) fn connection(shared: &Arc<Shared>, stream: TcpStream, at_store: bool
         return;
     };
     let mut reader = BufReader::new(wire);
-    while let Ok(Some(request)) = read(&mut reader) {
+    while let Ok(Some(request)) = read(shared, &mut reader) {
         match serve(shared, reader.get_mut(), at_store, &request) {
             Ok(true) => {}
             Ok(false) | Err(_) => break,
@@ -55,7 +58,7 @@ pub(super) fn connection(shared: &Arc<Shared>, stream: TcpStream, at_store: bool
     reader.get_mut().close();
 }
 
-fn read(reader: &mut BufReader<Wire>) -> io::Result<Option<Request>> {
+fn read(shared: &Shared, reader: &mut BufReader<Wire>) -> io::Result<Option<Request>> {
     let mut reader = reader.take(REQUEST_BYTES_MAX);
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {
@@ -79,14 +82,21 @@ fn read(reader: &mut BufReader<Wire>) -> io::Result<Option<Request>> {
         let value = value.trim().to_owned();
         match name.to_ascii_lowercase().as_str() {
             "range" => request.range = Some(value),
+            "content-range" => request.content_range = Some(value),
+            "content-type" => request.content_type = value,
             "authorization" => request.authorization = Some(value),
             "content-length" => length = value.parse().unwrap_or(0),
             _ => {}
         }
     }
-    let mut body = Vec::new();
-    let _bytes = reader.take(length).read_to_end(&mut body)?;
-    request.body = String::from_utf8_lossy(&body).into_owned();
+    let cut = uploads::cut(shared, &request, length);
+    let _bytes = reader
+        .take(cut.unwrap_or(length))
+        .read_to_end(&mut request.body)?;
+    if cut.is_some() {
+        uploads::keep(shared, &request);
+        return Ok(None);
+    }
     Ok(Some(request))
 }
 
@@ -105,7 +115,7 @@ fn serve(
     let fault = {
         let mut state = shared.state();
         // What is refused anyway is not spoilt: a fault would be used up without effect.
-        let is_success = matches!(answer.status, 200 | 206);
+        let is_success = matches!(answer.status, 200..=206) && answer.kind != On::Upload;
         let fault = is_success
             .then(|| state.faults.next(answer.kind, at_store, answer.span.len()))
             .flatten();
@@ -230,9 +240,10 @@ fn from_registry(shared: &Arc<Shared>, request: &Request) -> Answer {
     let main = shared.main.to_string();
     let header = request.authorization.as_deref();
     if request.path == "/token" {
+        let form = String::from_utf8_lossy(&request.body);
         let token = state
             .tokens
-            .ask(&shared.options.auth, &request.query, header, &request.body);
+            .ask(&shared.options.auth, &request.query, header, &form);
         return match token {
             Some(token) => document(On::Token, "application/json", token.into_bytes().into()),
             None => error(
@@ -246,13 +257,17 @@ fn from_registry(shared: &Arc<Shared>, request: &Request) -> Answer {
         return error(On::Any, 404, "{}");
     };
     let (repository, kind, name) = split(rest);
+    let writes = !matches!(request.method.as_str(), "GET" | "HEAD");
     let challenge = state
         .tokens
-        .challenge(&shared.options.auth, &main, repository, header);
+        .challenge(&shared.options.auth, &main, repository, writes, header);
     if let Some(challenge) = challenge {
         let body = r#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}"#;
         let mut answer = error(kind, 401, body);
         answer.headers.push(("WWW-Authenticate", challenge));
+        return answer;
+    }
+    if let Some(answer) = uploads::serve(shared, &mut state, repository, name, request) {
         return answer;
     }
     match kind {
@@ -272,7 +287,13 @@ fn from_registry(shared: &Arc<Shared>, request: &Request) -> Answer {
         }
         On::Blob => {
             let digest = Digest::parse(name).ok();
-            let found = digest.and_then(|digest| state.blobs.get(&digest)).cloned();
+            let is_here = |digest: &Digest| {
+                !shared.options.apart || state.owned.contains(&(repository.to_owned(), *digest))
+            };
+            let found = digest
+                .filter(is_here)
+                .and_then(|digest| state.blobs.get(&digest))
+                .cloned();
             match (found, shared.options.redirect) {
                 (None, _) => error(kind, 404, r#"{"errors":[{"code":"BLOB_UNKNOWN"}]}"#),
                 (Some(body), None) => blob(body, request, shared.options.ranges),
@@ -312,7 +333,13 @@ fn from_store(shared: &Arc<Shared>, request: &Request) -> Answer {
 
 /// Splits what follows `/v2/` into repository, kind and name.
 fn split(rest: &str) -> (&str, On, &str) {
-    for (divider, kind) in [("/manifests/", On::Manifest), ("/blobs/", On::Blob)] {
+    let kinds = [
+        ("/manifests/", On::Manifest),
+        ("/blobs/uploads/", On::Upload),
+        ("/referrers/", On::Any),
+        ("/blobs/", On::Blob),
+    ];
+    for (divider, kind) in kinds {
         if let Some((repository, name)) = rest.rsplit_once(divider) {
             return (repository, kind, name);
         }
@@ -363,7 +390,7 @@ fn say_range(answer: &mut Answer) {
     answer.headers.push(("Content-Range", said));
 }
 
-fn document(kind: On, media_type: &str, body: Arc<[u8]>) -> Answer {
+pub(super) fn document(kind: On, media_type: &str, body: Arc<[u8]>) -> Answer {
     Answer {
         kind,
         status: 200,
@@ -373,7 +400,7 @@ fn document(kind: On, media_type: &str, body: Arc<[u8]>) -> Answer {
     }
 }
 
-fn error(kind: On, status: u16, text: &str) -> Answer {
+pub(super) fn error(kind: On, status: u16, text: &str) -> Answer {
     let mut answer = document(kind, "application/json", Arc::from(text.as_bytes()));
     answer.status = status;
     answer

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Who may read from the test registry, and the tokens it hands out.
+//! Who may read from the test registry, and write to it, and the tokens it hands out.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -62,14 +62,22 @@ impl Issued {
         self.tokens.clear();
     }
 
-    /// Tells whether the header is good for reading a repository, and uses the token once.
-    fn accept(&mut self, header: &str, repository: &str) -> bool {
+    /// Tells whether the header is good for an action on a repository, and uses the token once.
+    fn accept(&mut self, header: &str, repository: &str, action: &str) -> bool {
         let Some(shown) = header.strip_prefix("Bearer ") else {
             return false;
         };
-        let wanted = format!("repository:{repository}:pull");
+        let allows = |scope: &str| {
+            scope.split(' ').any(|scope| {
+                let parts = scope.strip_prefix("repository:");
+                let parts = parts.and_then(|rest| rest.rsplit_once(':'));
+                parts.is_some_and(|(name, actions)| {
+                    name == repository && actions.split(',').any(|it| it == action)
+                })
+            })
+        };
         let known = self.tokens.iter_mut().find(|(token, scope, left)| {
-            token == shown && *left > 0 && (*scope == wanted || repository.is_empty())
+            token == shown && *left > 0 && (repository.is_empty() || allows(scope))
         });
         if let Some((_, _, left)) = known {
             *left -= 1;
@@ -84,6 +92,7 @@ impl Issued {
         auth: &Auth,
         main: &str,
         repository: &str,
+        writes: bool,
         header: Option<&str>,
     ) -> Option<String> {
         match auth {
@@ -91,13 +100,15 @@ impl Issued {
             Auth::Basic { user, password } => (header != Some(basic(user, password).as_str()))
                 .then(|| r#"Basic realm="testkit, for tests""#.to_owned()),
             Auth::Token { .. } => {
-                if header.is_some_and(|header| self.accept(header, repository)) {
+                let action = if writes { "push" } else { "pull" };
+                if header.is_some_and(|header| self.accept(header, repository, action)) {
                     return None;
                 }
                 let scope = if repository.is_empty() {
                     String::new()
                 } else {
-                    format!(r#",scope="repository:{repository}:pull""#)
+                    let actions = if writes { "pull,push" } else { "pull" };
+                    format!(r#",scope="repository:{repository}:{actions}""#)
                 };
                 Some(format!(
                     r#"Bearer realm="http://{main}/token",service="testkit"{scope}"#
@@ -133,7 +144,7 @@ impl Issued {
                 (None, _) => identity.is_none(),
             }
         };
-        let scope = parameter(if by_form { form } else { query }, "scope").unwrap_or_default();
+        let scope = parameters(if by_form { form } else { query }, "scope").join(" ");
         allowed.then(|| {
             let token = self.issue(&scope, *requests);
             // Both spellings are in use.
@@ -148,10 +159,19 @@ fn basic(user: &str, password: &str) -> String {
 }
 
 /// Returns a parameter of a query or form, decoded.
-fn parameter(query: &str, name: &str) -> Option<String> {
-    let value = query
+pub(super) fn parameter(query: &str, name: &str) -> Option<String> {
+    parameters(query, name).into_iter().next()
+}
+
+/// Returns all values of a parameter, decoded.
+fn parameters(query: &str, name: &str) -> Vec<String> {
+    query
         .split('&')
-        .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))?;
+        .filter_map(|pair| decoded(pair.strip_prefix(name)?.strip_prefix('=')?))
+        .collect()
+}
+
+fn decoded(value: &str) -> Option<String> {
     let mut decoded = Vec::new();
     let mut rest = value.bytes();
     while let Some(byte) = rest.next() {

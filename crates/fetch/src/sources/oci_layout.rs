@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::limits::Limits;
 
 /// The annotation that names an entry.
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
+pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// One image in a layout.
 #[derive(Debug)]
@@ -36,14 +36,7 @@ impl OciLayout {
     /// # Errors
     /// Fails where there is no layout.
     pub fn parse(text: &str, limits: Limits) -> Result<Self, Error> {
-        // Both directories and tags may hold colons: the first that divides off a layout divides.
-        let splits = text
-            .match_indices(':')
-            .map(|(at, _)| (&text[..at], Some(text[at + 1..].to_owned())));
-        let found = std::iter::once((text, None))
-            .chain(splits)
-            .find(|(directory, _)| Path::new(directory).join("index.json").is_file());
-        match found {
+        match find_layout(text) {
             Some((directory, tag)) => Ok(Self::new(directory, tag, limits)),
             None => Err(Self::new(text, None, limits).problem("there is no index.json in it")),
         }
@@ -80,8 +73,18 @@ impl OciLayout {
             reference: self.name(),
             source,
         })?;
-        let Document::Index(index) = document else {
+        let Document::Index(mut index) = document else {
             return Err(self.problem("index.json is no index"));
+        };
+        // What is attached to an image is none.
+        let count = index.manifests.len();
+        index
+            .manifests
+            .retain(|entry| entry.artifact_type.is_none());
+        let bytes = if index.manifests.len() == count {
+            bytes
+        } else {
+            serde_json::to_vec(&index).unwrap_or(bytes)
         };
         match &self.tag {
             Some(tag) => match named(&index, tag) {
@@ -170,6 +173,30 @@ impl Source for OciLayout {
         })
     }
 
+    fn referrers(&self, subject: &Digest, artifact_type: &str) -> Result<Vec<Descriptor>, Error> {
+        let bytes = read_small(&self.directory.join("index.json"))?;
+        let Ok(Document::Index(index)) = manifest::parse(&bytes, None) else {
+            return Err(self.problem("index.json is no index"));
+        };
+        let wanted = |entry: &&Descriptor| entry.artifact_type.as_deref() == Some(artifact_type);
+        let mut found = Vec::new();
+        for entry in index.manifests.iter().filter(wanted) {
+            let bytes = self.small_blob(entry)?;
+            let about = match manifest::parse(&bytes, Some(&entry.media_type)) {
+                Ok(Document::Manifest(manifest)) => manifest.subject,
+                _ => None,
+            };
+            if about.is_some_and(|about| about.digest == *subject) {
+                found.push(entry.clone());
+            }
+        }
+        Ok(found)
+    }
+
+    fn document(&self, descriptor: &Descriptor) -> Result<Vec<u8>, Error> {
+        self.small_blob(descriptor)
+    }
+
     fn parallel_hint(&self) -> usize {
         1
     }
@@ -177,6 +204,17 @@ impl Source for OciLayout {
     fn limits(&self) -> &Limits {
         &self.limits
     }
+}
+
+/// Divides `DIRECTORY[:TAG]`, where the directory is a layout.
+pub(crate) fn find_layout(text: &str) -> Option<(&str, Option<String>)> {
+    // Both directories and tags may hold colons: the first that divides off a layout divides.
+    let splits = text
+        .match_indices(':')
+        .map(|(at, _)| (&text[..at], Some(text[at + 1..].to_owned())));
+    std::iter::once((text, None))
+        .chain(splits)
+        .find(|(directory, _)| Path::new(directory).join("index.json").is_file())
 }
 
 fn named<'index>(index: &'index Index, tag: &str) -> Option<&'index Descriptor> {
@@ -216,7 +254,7 @@ fn names(index: &Index) -> String {
     }
 }
 
-fn read_small(path: &Path) -> Result<Vec<u8>, Error> {
+pub(crate) fn read_small(path: &Path) -> Result<Vec<u8>, Error> {
     let limit = u64::try_from(MANIFEST_BYTES_MAX).unwrap_or(u64::MAX);
     let mut bytes = Vec::new();
     let read = File::open(path)

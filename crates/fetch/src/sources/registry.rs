@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use wolffia_image::manifest::MANIFEST_BYTES_MAX;
-use wolffia_image::{Descriptor, Platform, Reference};
+use wolffia_image::{Descriptor, Digest, Platform, Reference};
 
 use super::{Fetched, Resolved, Source, Stream, descend, verify};
 use crate::credentials::Credential;
@@ -32,9 +32,11 @@ use crate::limits::Limits;
 use crate::registries::{Place, Places, Registries};
 use crate::retry;
 
-use endpoint::Endpoint;
+pub(crate) use endpoint::Endpoint;
 
 mod endpoint;
+mod referrers;
+mod upload;
 
 /// Spans of one blob read at once, where the wire and not this machine is what holds things up.
 const PARALLEL_SPANS: usize = 4;
@@ -182,6 +184,23 @@ impl Source for Registry {
             }
             first => first,
         }
+    }
+
+    fn referrers(&self, subject: &Digest, artifact_type: &str) -> Result<Vec<Descriptor>, Error> {
+        let doing = format!("asking what is attached to {}", self.name());
+        self.at_places(|place| {
+            retry::run(self.client.limits(), &doing, || {
+                place.referrers(&self.client, &doing, subject, artifact_type)
+            })
+        })
+    }
+
+    fn document(&self, descriptor: &Descriptor) -> Result<Vec<u8>, Error> {
+        if descriptor.kind().is_none() {
+            return self.small_blob(descriptor);
+        }
+        let version = descriptor.digest.to_string();
+        Ok(self.manifest(&version, Some(descriptor))?.bytes)
     }
 
     fn parallel_hint(&self) -> usize {

@@ -7,6 +7,7 @@ mod common;
 mod faults;
 mod parallel;
 mod proxied;
+mod push;
 mod real;
 mod registry;
 mod secured;

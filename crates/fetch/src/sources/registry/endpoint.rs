@@ -16,7 +16,7 @@ use crate::auth::{Authority, Refusal};
 use crate::challenge;
 use crate::credentials::Credential;
 use crate::error::Error;
-use crate::http::{Client, Fault, Request, Response};
+use crate::http::{Client, Fault, Payload, Request, Response};
 use crate::proxy::is_loopback;
 use crate::registries::Place;
 use crate::secret::Secret;
@@ -28,10 +28,10 @@ const HUB_HOST: &str = "registry-1.docker.io";
 
 /// One place, and what was learnt about it.
 #[derive(Debug)]
-pub(super) struct Endpoint {
+pub(crate) struct Endpoint {
     /// The host as it stands in addresses.
     pub(super) host: String,
-    repository: String,
+    pub(super) repository: String,
     trust: Trust,
     /// `https` or `http`, once known.
     scheme: OnceLock<&'static str>,
@@ -52,7 +52,7 @@ enum Trust {
 }
 
 impl Endpoint {
-    pub(super) fn new(place: Place, credential: Option<Credential>) -> Self {
+    pub(crate) fn new(place: Place, credential: Option<Credential>) -> Self {
         let Place {
             registry,
             repository,
@@ -152,7 +152,7 @@ impl Endpoint {
                     address: &address,
                     headers: &headers,
                     authorization: None,
-                    form: None,
+                    body: Payload::Get,
                     verify: self.trust != Trust::Insecure,
                 };
                 let response = client
@@ -227,7 +227,7 @@ impl Endpoint {
         })
     }
 
-    /// Sends a request to this place, authenticated as far as it wants.
+    /// Asks this place, authenticated as far as it wants.
     pub(super) fn get(
         &self,
         client: &Client,
@@ -235,10 +235,23 @@ impl Endpoint {
         address: &Address,
         headers: &[(&'static str, &str)],
     ) -> Result<Response, Error> {
+        self.exchange(client, doing, address, headers, Payload::Get)
+    }
+
+    /// Sends a request to this place, authenticated as far as it wants.
+    pub(super) fn exchange(
+        &self,
+        client: &Client,
+        doing: &str,
+        address: &Address,
+        headers: &[(&'static str, &str)],
+        body: Payload<'_>,
+    ) -> Result<Response, Error> {
         let mut authorization = self.authority.current(client, address)?;
         // Bare, with what was kept, renewed: a third refusal is one.
         for _attempt in 0..2 {
-            let response = self.send(client, doing, address, headers, authorization.as_ref())?;
+            let known = authorization.as_ref();
+            let response = self.send(client, doing, address, headers, known, body)?;
             if response.status != 401 || !response.address.same_origin(address) {
                 return Ok(response);
             }
@@ -251,22 +264,24 @@ impl Endpoint {
                 None => return Ok(response),
             }
         }
-        self.send(client, doing, address, headers, authorization.as_ref())
+        let known = authorization.as_ref();
+        self.send(client, doing, address, headers, known, body)
     }
 
-    fn send(
+    pub(super) fn send(
         &self,
         client: &Client,
         doing: &str,
         address: &Address,
         headers: &[(&'static str, &str)],
         authorization: Option<&Secret>,
+        body: Payload<'_>,
     ) -> Result<Response, Error> {
         let request = Request {
             address,
             headers,
             authorization,
-            form: None,
+            body,
             verify: self.trust != Trust::Insecure,
         };
         client
@@ -274,8 +289,19 @@ impl Endpoint {
             .map_err(|source| self.fault(doing, source))
     }
 
+    /// Returns the same place for somebody who will write there.
+    pub(crate) fn for_writing(mut self) -> Self {
+        self.authority = self.authority.for_writing();
+        self
+    }
+
     /// Returns the address of something in the repository.
-    fn address(&self, client: &Client, doing: &str, path: &str) -> Result<Address, Error> {
+    pub(super) fn address(
+        &self,
+        client: &Client,
+        doing: &str,
+        path: &str,
+    ) -> Result<Address, Error> {
         let base = self.base(client, doing)?;
         base.join(&format!("{}/{path}", self.repository))
             .ok_or_else(|| self.protocol(doing, "this is no host name"))
@@ -305,7 +331,7 @@ impl Endpoint {
             let Some(address) = Address::parse(&text) else {
                 return Err(self.protocol(doing, "this is no host name"));
             };
-            match self.send(client, doing, &address, &[], None) {
+            match self.send(client, doing, &address, &[], None, Payload::Get) {
                 // Servers that speak TLS answer 400 to plain requests, and an index of something else is no registry.
                 Ok(response) if scheme == "http" && response.status == 400 => {}
                 Ok(_registry) => return Ok(scheme),
@@ -336,7 +362,7 @@ impl Endpoint {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn fault(&self, doing: &str, source: Fault) -> Error {
+    pub(super) fn fault(&self, doing: &str, source: Fault) -> Error {
         Error::Exchange {
             doing: doing.to_owned(),
             host: self.host.clone(),
