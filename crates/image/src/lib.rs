@@ -14,9 +14,11 @@
 //! | [`config`] | how the image wants to be run: [`ImageConfig`] |
 //! | [`tar`] | what a layer's archive holds: [`tar::Reader`] |
 //! | [`tree`] | what all layers make together: [`Layer`], [`Tree`] |
+//! | [`formats`] | where in a layer's packed bytes each file is: [`formats::LayerIndex`] |
 
 pub mod config;
 pub mod digest;
+pub mod formats;
 pub mod manifest;
 pub mod platform;
 pub mod reference;
