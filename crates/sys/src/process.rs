@@ -371,6 +371,33 @@ pub(crate) fn last_errno() -> Errno {
         .map_or(Errno::IO, Errno::from_raw_os_error)
 }
 
+/// Copies up to `buffer.len()` bytes from `address` on out of another process's memory, and returns how many could be read.
+///
+/// Another thread may change them at any time: copy once, and trust the copy alone (`process_vm_readv(2)`). Needs
+/// ptrace's rights over the process.
+///
+/// # Errors
+/// `EFAULT` where nothing is mapped there, `ESRCH`, `EPERM`.
+#[expect(unsafe_code, reason = "process_vm_readv(2) has no wrapper")]
+pub fn read_memory(thread: u32, address: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
+    let thread = libc::pid_t::try_from(thread).map_err(|_| Errno::SRCH)?;
+    let address = usize::try_from(address).map_err(|_| Errno::FAULT)?;
+    let local = libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: buffer.len(),
+    };
+    let remote = libc::iovec {
+        iov_base: std::ptr::without_provenance_mut(address),
+        iov_len: buffer.len(),
+    };
+    // SAFETY: the kernel writes at most `iov_len` bytes into `buffer`, which outlives the call; the other address is one of
+    // the other process and is never followed here.
+    let read =
+        unsafe { libc::process_vm_readv(thread, &raw const local, 1, &raw const remote, 1, 0) };
+    usize::try_from(read)
+        .map_err(|_| Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -390,5 +417,18 @@ mod tests {
         assert_eq!(pidfd.wait(), Ok(Ended::Exited(0)));
         assert_eq!(pidfd.send_signal(0), Err(Errno::SRCH));
         drop(child.wait());
+    }
+
+    #[test]
+    fn memory_of_a_process_is_copied() {
+        static TEXT: [u8; 16] = *b"what it holds at";
+        let own = std::process::id();
+        let address = TEXT.as_ptr().addr() as u64;
+        let mut copy = [0; 16];
+        assert_eq!(read_memory(own, address, &mut copy), Ok(16));
+        assert_eq!(copy, TEXT);
+        assert_eq!(read_memory(own, 8, &mut copy), Err(Errno::FAULT));
+        // Above the highest number that the kernel gives out.
+        assert_eq!(read_memory(1 << 23, address, &mut copy), Err(Errno::SRCH));
     }
 }

@@ -19,6 +19,7 @@ use std::borrow::Cow;
 use std::os::fd::{FromRawFd, OwnedFd};
 
 pub mod instruction;
+pub mod notification;
 pub mod policy;
 pub mod tree;
 
