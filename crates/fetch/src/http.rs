@@ -20,7 +20,9 @@ use std::time::Duration;
 
 use ureq::http::header::{HeaderMap, HeaderName};
 use ureq::http::{Method, Request as HttpRequest};
-use ureq::unversioned::transport::{ConnectProxyConnector, Connector as _, TcpConnector};
+use ureq::unversioned::transport::{
+    ConnectProxyConnector, Connector as _, SocksConnector, TcpConnector,
+};
 use ureq::{Agent, Body, SendBody, Timeout};
 
 use crate::address::Address;
@@ -353,9 +355,6 @@ impl Client {
             .map(|proxy| ureq::Proxy::new(proxy.expose()))
             .transpose()
             .map_err(|_| Fault::Proxy("its address cannot be read".to_owned()))?;
-        if proxy.as_ref().is_some_and(is_socks) {
-            return Err(Fault::Proxy("SOCKS proxies are not supported".to_owned()));
-        }
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -373,7 +372,10 @@ impl Client {
             .timeout_recv_response(Some(self.limits.answer))
             .timeout_send_request(Some(self.limits.connect))
             .build();
-        let plain = ().chain(ConnectProxyConnector::default()).chain(TcpConnector::default());
+        let plain =
+            ().chain(SocksConnector::default())
+                .chain(ConnectProxyConnector::default())
+                .chain(TcpConnector::default());
         let stall = StallConnector {
             stall: self.limits.stall,
         };
@@ -396,13 +398,6 @@ impl std::fmt::Debug for Client {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Client").finish_non_exhaustive()
     }
-}
-
-fn is_socks(proxy: &ureq::Proxy) -> bool {
-    !matches!(
-        proxy.protocol(),
-        ureq::ProxyProtocol::Http | ureq::ProxyProtocol::Https
-    )
 }
 
 impl Fault {

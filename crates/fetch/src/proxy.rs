@@ -5,7 +5,8 @@
 //! upper-case one, as with curl; `ALL_PROXY` serves where neither is set. This machine itself is never reached through
 //! a proxy. `NO_PROXY` is a list divided by commas or blanks: `*`; a host name, which stands for the names below it too
 //! (a dot or `*.` before it changes nothing); an address; a network as `10.0.0.0/8`; each perhaps with `:port`.
-//! Requests go through the proxy by CONNECT for both schemes, and the proxy looks the name up.
+//! Requests go through an http proxy by CONNECT for both schemes, and the proxy looks the name up; so does one of `socks5h://`
+//! and `socks4a://`. Names are looked up here for `socks5://` and `socks4://`, as with curl.
 //!
 //! There is no standard for this: sources are curl's manual and Go's `x/net/http/httpproxy`, which docker and podman use.
 
