@@ -5,6 +5,7 @@ use std::{
     cell::OnceCell,
     env,
     ffi::OsString,
+    fmt::Write as _,
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
 };
@@ -144,10 +145,23 @@ impl Context {
 
 /// Says what did not work and returns the exit code.
 pub(crate) fn complain(failure: &Failure, otherwise: u8) -> u8 {
+    let mut text = failure.to_text();
+    if let Some(user) = identity::instead_of_root()
+        && text.contains(DENIED)
+    {
+        let _ = writeln!(
+            text,
+            "help: started by root, Wolffia gives up root's user id and works as user {user}, to whom this is closed: \
+             put it where everybody may read it, or start wolffia as the user whose it is"
+        );
+    }
     let mut out = io::stderr().lock();
-    drop(out.write_all(failure.to_text().as_bytes()));
+    drop(out.write_all(text.as_bytes()));
     failure.exit_code(otherwise)
 }
+
+/// What the kernel says of files that are closed to us, through whatever rooms the word came.
+const DENIED: &str = "Permission denied";
 
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {
     std::path::absolute(path).map_err(|error| {

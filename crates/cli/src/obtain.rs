@@ -5,7 +5,7 @@ use wolffia_engine::{
     helper::{self, HelperError},
     identity,
 };
-use wolffia_fetch::{Environment, sources::credential_by_helper};
+use wolffia_fetch::{Environment, credentials, sources::credential_by_helper};
 use wolffia_image::Platform;
 use wolffia_pull::{
     ImageOutcome, Policy, PullRequest,
@@ -105,7 +105,7 @@ pub(crate) fn pull(
     };
     let mut line = Line::new(name, quiet);
     let outcome = ask(context, mapping, Task::Pull(request), &mut line)
-        .map_err(|failure| offline(context, failure, name))?;
+        .map_err(|failure| offline(context, closed_credentials(failure), name))?;
     let Outcome::Image(image) = outcome else {
         return Err(Failure::new(format!(
             "pulling {name}: the helper answered something else"
@@ -119,6 +119,20 @@ pub(crate) fn pull(
             .for_each(|note| context.note(&format!("note: {note}")));
     }
     Ok(image)
+}
+
+/// Where a registry wants credentials: those that we have no right to read.
+fn closed_credentials(failure: Failure) -> Failure {
+    if !failure.to_text().contains("wolffia login") {
+        return failure;
+    }
+    let closed = credentials::closed(&Environment::of_process()).into_iter();
+    closed.fold(failure, |failure, path| {
+        let path = path.display();
+        failure.help(format!(
+            "credentials in {path} are not used: Permission denied; REGISTRY_AUTH_FILE names another file"
+        ))
+    })
 }
 
 /// Where a name could not be fetched: what is here that was perhaps meant.

@@ -107,6 +107,11 @@ pub fn settle(explicit: Option<&Path>) -> Result<Option<PathBuf>, IdentityError>
     Ok(Some(root))
 }
 
+/// Returns whom we became, where root started us.
+pub fn instead_of_root() -> Option<u32> {
+    CHOSEN.get()?.maps().uid.to_outside(0)
+}
+
 /// Returns the ids of containers, and why it is only one where it is.
 pub fn mapping() -> Result<(Mapping, Option<WhySingle>), IdMapError> {
     match CHOSEN.get() {

@@ -100,6 +100,11 @@ pub enum CredentialError {
 }
 
 impl CredentialError {
+    /// Tells whether it is a file that others may read, but not we.
+    fn is_closed(&self) -> bool {
+        matches!(self, Self::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
+    }
+
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
             Self::NoPlace => Some("set HOME, or name a file in REGISTRY_AUTH_FILE".to_owned()),
@@ -118,11 +123,18 @@ impl CredentialError {
 /// Returns the stored credentials for `registry/repository`, or for a registry alone.
 ///
 /// # Errors
-/// Fails where a file exists that cannot be read or understood.
+/// Fails where a file exists that cannot be read or understood. One of the usual places that is closed to us is passed over:
+/// most pulls need no credentials, and [`closed`] names it where one does.
 pub fn find(environment: &Environment, name: &str) -> Result<Option<Credential>, CredentialError> {
     for path in files(environment) {
-        let Some(file) = AuthFile::read(&path)? else {
-            continue;
+        let file = match AuthFile::read(&path) {
+            Ok(Some(file)) => file,
+            Ok(None) => continue,
+            Err(error) if error.is_closed() && environment.path(NAMED_FILE).is_none() => {
+                tracing::warn!(file = %path.display(), "closed to us, passed over");
+                continue;
+            }
+            Err(error) => return Err(error),
         };
         if let Some(program) = file.helper_for(name) {
             match helper::get(environment, &program, registry_of(name)) {
@@ -159,9 +171,19 @@ pub fn find_by_helper(environment: &Environment, name: &str) -> Option<Credentia
     None
 }
 
+/// Returns the files of credentials that we have no right to read, or to see.
+pub fn closed(environment: &Environment) -> Vec<PathBuf> {
+    let mut files = files(environment);
+    files.retain(|path| AuthFile::read(path).is_err_and(|error| error.is_closed()));
+    files
+}
+
+/// The variable that names the one file to use.
+const NAMED_FILE: &str = "REGISTRY_AUTH_FILE";
+
 /// Returns the files in which credentials are looked for, in order.
 pub fn files(environment: &Environment) -> Vec<PathBuf> {
-    if let Some(path) = environment.path("REGISTRY_AUTH_FILE") {
+    if let Some(path) = environment.path(NAMED_FILE) {
         return vec![path];
     }
     let runtime = environment.path("XDG_RUNTIME_DIR");

@@ -143,6 +143,36 @@ fn a_broken_file_is_an_error_that_quotes_nothing() {
     assert_eq!(find(&environment, "a").unwrap(), None);
 }
 
+/// Whoever gave up root's rights cannot look below root's home: what needs no credentials must work all the same.
+#[test]
+fn a_closed_folder_is_passed_over_and_named() {
+    use std::os::unix::fs::PermissionsExt as _;
+    if rustix::process::geteuid().is_root() {
+        // To root nothing is closed.
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path().join(".docker");
+    std::fs::create_dir(&folder).unwrap();
+    let path = folder.join("config.json");
+    write(
+        &path,
+        &json!({ "auths": { "a": { "auth": AUTH } } }).to_string(),
+    );
+    let environment = Environment::below(home.path()).with("HOME", home.path());
+    assert!(find(&environment, "a").unwrap().is_some());
+    assert_eq!(closed(&environment), Vec::<PathBuf>::new());
+    let mode =
+        |bits| std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(bits)).unwrap();
+    mode(0o000);
+    assert_eq!(find(&environment, "a").unwrap(), None);
+    assert_eq!(closed(&environment), [path.clone()]);
+    let named = environment.with("REGISTRY_AUTH_FILE", &path);
+    let error = find(&named, "a").unwrap_err();
+    mode(0o700);
+    assert!(matches!(error, CredentialError::Read { .. }), "{error:?}");
+}
+
 /// A folder with helpers of the given scripts, and an environment that finds them.
 fn helpers(scripts: &[(&str, &str)], content: &Value) -> (tempfile::TempDir, Environment) {
     let home = tempfile::tempdir().unwrap();
