@@ -90,6 +90,7 @@ impl ExecError {
         match self {
             ExecError::NotRunning(name) => Some(format!("wolffia start {name}")),
             ExecError::Container(error) => error.hint(),
+            ExecError::Launch(error) => error.hint(),
             _ => None,
         }
     }

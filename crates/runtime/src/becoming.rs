@@ -46,7 +46,7 @@ use wolffia_sys::{
 use crate::{
     prepare::{PreparedProcess, Who},
     reaper::Reaper,
-    report::{Doing, Failure, Kind, Line, Word},
+    report::{Doing, Failure, Kind, Line, Word, unless_mapped},
     user::{self, Ids},
 };
 
@@ -78,6 +78,9 @@ pub enum Stdio {
     /// A new terminal of the container, of this size; its other end is handed out.
     Terminal(Option<pty::Winsize>),
 }
+
+/// What process 1 is called inside where it is our own.
+const TITLE: &CStr = c"wolffia-init";
 
 /// The magic number of devpts.
 const DEVPTS_MAGIC: u64 = 0x1cd1;
@@ -134,6 +137,10 @@ impl Becoming<'_> {
         let path = self.find_program()?;
         let path = CString::new(path.into_os_string().into_vec())
             .map_err(|_| self.failure(Errno::NOENT))?;
+        if self.process.reaper {
+            // The words that a person typed are none of the container's business.
+            process::set_title(TITLE);
+        }
         let listens = self.filter_listens();
         if listens {
             self.confine()?;
@@ -327,15 +334,15 @@ impl Becoming<'_> {
             // Where one id is mapped the kernel forbids it, and the groups that are kept are the user's own.
             Err(Errno::PERM) if groups.is_empty() || one_id() => {}
             answer => {
-                answer
-                    .doing(|| format!("setting the groups {:?}: are they mapped?", ids.groups))?;
+                unless_mapped(answer, || format!("setting the groups {:?}", ids.groups))?;
             }
         }
         let gid = Gid::from_raw(ids.gid);
-        set_gid(gid).doing(|| format!("changing to group {}: is it mapped?", ids.gid))?;
+        unless_mapped(set_gid(gid), || format!("changing to group {}", ids.gid))?;
         set_keep_capabilities(true).doing(|| "keeping the capabilities".to_owned())?;
-        set_uid(Uid::from_raw(ids.uid))
-            .doing(|| format!("changing to user {}: is it mapped?", ids.uid))?;
+        unless_mapped(set_uid(Uid::from_raw(ids.uid)), || {
+            format!("changing to user {}", ids.uid)
+        })?;
         if ids.uid != 0 {
             // The change to another user took all effective ones. One is needed for the filter; with more, the program
             // would be looked for with rights that its user has not.

@@ -129,6 +129,14 @@ pub enum LaunchError {
         /// The kernel's answer.
         source: Errno,
     },
+    /// A user or group of the program is none of the container's ids.
+    #[error("{doing}: the container has no such id")]
+    NotMapped {
+        /// What it was doing to what.
+        doing: String,
+        /// The kernel's answer.
+        source: Errno,
+    },
     /// The program does not exist.
     #[error("{doing}")]
     NotFound {
@@ -168,6 +176,18 @@ impl LaunchError {
             _ => 125,
         }
     }
+
+    /// Returns what a person can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            LaunchError::NotMapped { .. } => Some(
+                "ids beyond the container's own come with sub-ids of your user: an administrator gives them by \
+                 usermod --add-subuids and --add-subgids; wolffia doctor says which there are"
+                    .to_owned(),
+            ),
+            _ => None,
+        }
+    }
 }
 
 impl From<Failure> for LaunchError {
@@ -179,6 +199,7 @@ impl From<Failure> for LaunchError {
         } = failure;
         match kind {
             Kind::Setup => LaunchError::SetUp { doing, source },
+            Kind::NotMapped => LaunchError::NotMapped { doing, source },
             Kind::NotFound => LaunchError::NotFound { doing, source },
             Kind::NotExecutable => LaunchError::NotExecutable { doing, source },
         }

@@ -208,7 +208,13 @@ pub(crate) enum Kind {
     NotFound,
     /// It exists and cannot be executed: 126.
     NotExecutable,
+    /// A user or group that the container has no id for: 125.
+    NotMapped,
 }
+
+/// The byte of [`Kind::NotMapped`]: not the stepping stone's.
+const NOT_MAPPED: u8 = 4;
+const _: () = assert!(stepping_stone::MESSAGE_HEAD[1] != NOT_MAPPED);
 
 /// What went wrong in the child: what was being done to what, and the kernel's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -232,6 +238,7 @@ impl Failure {
             Kind::Setup => 0,
             Kind::NotFound => 1,
             Kind::NotExecutable => 2,
+            Kind::NotMapped => NOT_MAPPED,
         };
         let mut bytes = vec![kind];
         bytes.extend(self.errno.raw_os_error().to_le_bytes());
@@ -251,6 +258,7 @@ impl Failure {
         let kind = match bytes.first() {
             Some(1) => Kind::NotFound,
             Some(2) => Kind::NotExecutable,
+            Some(&NOT_MAPPED) => Kind::NotMapped,
             // The stepping stone's: it tells no kinds apart.
             Some(&kind) if kind == stepping_stone::MESSAGE_HEAD[1] => match errno {
                 Errno::NOENT | Errno::NOTDIR => Kind::NotFound,
@@ -268,7 +276,7 @@ impl Failure {
     /// Returns the code with which a process that failed so ends.
     pub(crate) fn code(&self) -> u8 {
         match self.kind {
-            Kind::Setup => 125,
+            Kind::Setup | Kind::NotMapped => 125,
             Kind::NotExecutable => 126,
             Kind::NotFound => 127,
         }
@@ -284,6 +292,20 @@ impl fmt::Display for Failure {
 /// Says what was being done when a call failed.
 pub(crate) trait Doing<T> {
     fn doing(self, what: impl FnOnce() -> String) -> Result<T, Failure>;
+}
+
+/// Says for which user or group the kernel knows no id.
+pub(crate) fn unless_mapped(
+    answer: Result<(), Errno>,
+    what: impl FnOnce() -> String,
+) -> Result<(), Failure> {
+    answer.doing(what).map_err(|failure| match failure.errno {
+        Errno::INVAL => Failure {
+            kind: Kind::NotMapped,
+            ..failure
+        },
+        _ => failure,
+    })
 }
 
 impl<T> Doing<T> for Result<T, Errno> {

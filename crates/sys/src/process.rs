@@ -365,6 +365,44 @@ pub fn set_dumpable(dumpable: bool) -> Result<(), Errno> {
     })
 }
 
+/// Shows another command line for the calling process in /proc, cut to the room that the old one had.
+///
+/// Names itself so too, cut to 15 bytes. A process that cannot see its own /proc keeps the old line.
+///
+/// For a process of one thread that reads its arguments no more.
+pub fn set_title(title: &std::ffi::CStr) {
+    // A name is a matter of looks alone.
+    let _ = rustix::thread::set_name(title);
+    let Some((start, room)) = argument_area() else {
+        return;
+    };
+    let line = title.to_bytes();
+    let shown = line.len().min(room.saturating_sub(1));
+    #[expect(
+        unsafe_code,
+        reason = "the arguments' memory belongs to nobody in Rust"
+    )]
+    // SAFETY: the kernel just said that the argument strings of this program lie there, `room` bytes in its own stack,
+    // mapped for writing as long as the process lives. Copies of them are what Rust hands out; nobody holds a
+    // reference, and with one thread nobody reads them meanwhile.
+    unsafe {
+        let start = start as *mut u8;
+        std::ptr::write_bytes(start, 0, room);
+        std::ptr::copy_nonoverlapping(line.as_ptr(), start, shown);
+    }
+}
+
+/// Returns where the arguments lie in memory, and how many bytes they have.
+fn argument_area() -> Option<(usize, usize)> {
+    let text = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // proc_pid_stat(5): arg_start and arg_end are fields 48 and 49; the second field, in brackets, may hold anything.
+    let (_, fields) = text.rsplit_once(')')?;
+    let mut fields = fields.split_ascii_whitespace().skip(48 - 3);
+    let mut next = || fields.next()?.parse::<usize>().ok();
+    let (start, end) = (next()?, next()?);
+    (start != 0 && end > start).then(|| (start, end - start))
+}
+
 pub(crate) fn last_errno() -> Errno {
     std::io::Error::last_os_error()
         .raw_os_error()

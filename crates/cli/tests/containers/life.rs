@@ -207,6 +207,11 @@ fn init_reaps_orphans() {
     let line = "for i in 1 2 3 4 5; do (sleep 0 & ); done; sleep 0.5; ps -o stat,args | grep -c '^Z' ; true";
     let said = machine.shell(&["--init"], line);
     assert_eq!((said.code, said.out.as_str()), (0, "0"), "{}", said.err);
+    // What was typed on the machine is not told inside.
+    let line = "cat /proc/1/comm; ps -o pid,args | grep '^ *1 '";
+    let said = machine.shell(&["--init", "-e", "SECRET=typed"], line);
+    let shown: Vec<&str> = said.out.split_whitespace().collect();
+    assert_eq!(shown, ["wolffia-init", "1", "wolffia-init"]);
 }
 
 /// Waits until a container has said a line; its log's end is followed, nothing is slept for.

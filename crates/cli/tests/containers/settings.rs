@@ -81,6 +81,30 @@ fn a_program_finds_what_docker_would_give_it() {
     }
 }
 
+/// Without sub-ids there is one id; another is refused with what to do about it.
+#[test]
+fn a_user_that_is_not_mapped_is_refused_with_help() {
+    wolffia_testkit::need!(UserNamespace, Busybox);
+    let machine = Machine::new();
+    for user in ["70000", "0:70000"] {
+        let said = machine.shell(&["-u", user], "true");
+        assert_eq!(said.code, 125, "{user}");
+        for text in [
+            "changing to",
+            "the container has no such id",
+            "help: ",
+            "--add-subuids",
+        ] {
+            assert!(said.err.contains(text), "{user}: {text} in {}", said.err);
+        }
+    }
+    machine.good(&["run", "-d", "--name", "up", IMAGE, "sleep", "1000"]);
+    let said = machine.run(&["exec", "-u", "70000", "up", "true"]);
+    assert!(said.err.contains("--add-subuids"), "{}", said.err);
+    machine.good(&["rm", "-f", "up"]);
+    machine.assert_clean();
+}
+
 #[test]
 fn a_cidfile_is_new_and_holds_the_id() {
     wolffia_testkit::need!(UserNamespace, Busybox);

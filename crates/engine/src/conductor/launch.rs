@@ -175,5 +175,5 @@ fn window((ws_row, ws_col): (u16, u16)) -> Winsize {
 }
 
 fn problem(error: &LaunchError) -> Problem {
-    Problem::of(error.code(), error, Vec::new())
+    Problem::of(error.code(), error, error.hint().into_iter().collect())
 }
