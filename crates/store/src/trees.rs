@@ -96,18 +96,33 @@ impl Store {
     /// [`StoreError::NoStubs`] where there is none yet: make one with [`Session::put_stubs`]
     /// inside the user namespace.
     pub fn rootfs(&self, image: &ImageRecord, mapping_key: &str) -> Result<ImageRoot> {
-        let directory = stubs_path(image.tree, mapping_key);
+        self.rootfs_of(image.tree, mapping_key)?
+            .ok_or_else(|| StoreError::NoStubs {
+                image: image.display_name(),
+                mapping: mapping_key.to_owned(),
+            })
+    }
+
+    /// Returns the stub tree on which `owner`, a container, stands since [`Store::pin`]: it outlives its image.
+    ///
+    /// `None` where it stands on none, or has none for this mapping.
+    pub fn pinned_rootfs(&self, owner: &str, mapping_key: &str) -> Result<Option<ImageRoot>> {
+        let pins = self.pins()?;
+        let Some((_, tree)) = pins.into_iter().find(|(name, _)| name == owner) else {
+            return Ok(None);
+        };
+        self.rootfs_of(tree, mapping_key)
+    }
+
+    fn rootfs_of(&self, tree: TreeId, mapping_key: &str) -> Result<Option<ImageRoot>> {
+        let directory = stubs_path(tree, mapping_key);
         let facts = absent_is_none(self.stub_facts(&directory))?;
-        let facts = facts.ok_or_else(|| StoreError::NoStubs {
-            image: image.display_name(),
-            mapping: mapping_key.to_owned(),
-        })?;
-        Ok(ImageRoot {
-            tree: image.tree,
+        Ok(facts.map(|facts| ImageRoot {
+            tree,
             stubs: self.path().join(directory).join("root"),
             objects: self.objects_path(),
             facts,
-        })
+        }))
     }
 
     /// Reads what was counted when the stub tree in `directory` was written.

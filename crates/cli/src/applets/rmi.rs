@@ -22,7 +22,7 @@ pub(crate) static COMMAND: Command = Command {
         switch(
             "force",
             Some('f'),
-            "also one with several names or with stopped containers",
+            "also one with several names or with stopped containers, which keep its files",
         ),
         refused(
             "no-prune",

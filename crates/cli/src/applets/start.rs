@@ -91,15 +91,25 @@ fn one(
                     .image(&id)
                     .map_err(|error| super::store_failure(&error))
             });
-            if let Some(image) = image.transpose()?.flatten() {
-                RootFs::Image(run::image_root(context, &image, &mapping)?)
+            let root = if let Some(image) = image.transpose()?.flatten() {
+                Some(run::image_root(context, &image, &mapping)?)
             } else {
+                // What the container stands on stays as long as it does, also where the image was removed by force.
+                let pinned = context
+                    .store()?
+                    .pinned_rootfs(held.container.record.id.as_str(), &mapping.key());
+                pinned.map_err(|error| super::store_failure(&error))?
+            };
+            let Some(root) = root else {
                 held.lock.release();
                 return Err(Failure::new(format!(
                     "the image {name} of this container was removed"
                 ))
-                .help(format!("wolffia pull {name}")));
-            }
+                .help(format!(
+                    "bring the same image back (wolffia pull {name}), or make the container anew"
+                )));
+            };
+            RootFs::Image(root)
         }
     };
     let mode = if attach {

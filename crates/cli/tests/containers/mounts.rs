@@ -148,3 +148,19 @@ fn an_image_in_use_is_kept() {
     machine.good(&["rm", "user"]);
     machine.good(&["rmi", IMAGE]);
 }
+
+/// Removed by force, an image is no longer there for others; a container that was made of it starts as before.
+#[test]
+fn a_container_outlives_its_image() {
+    wolffia_testkit::need!(UserNamespace, Busybox);
+    let machine = Machine::new();
+    machine.good(&["create", "--name", "user", IMAGE, "echo", "here"]);
+    machine.good(&["rmi", "-f", IMAGE]);
+    assert_eq!(machine.good(&["images", "-q"]), "");
+    assert_eq!(machine.good(&["start", "-a", "user"]), "here");
+    let image = machine.good(&["inspect", "-f", "{{.Config.Image}}", "user"]);
+    assert_eq!(image, IMAGE);
+    let check = machine.run(&["system", "check"]);
+    assert_eq!(check.code, 0, "{} {}", check.out, check.err);
+    machine.good(&["rm", "user"]);
+}
