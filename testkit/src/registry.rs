@@ -18,8 +18,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use wolffia_image::Digest;
 
@@ -38,6 +39,9 @@ pub use link::Link;
 pub use real::{PASSWORD, RealRegistry, USER};
 pub use tokens::Auth;
 pub use wire::{AUTHORITY, CLIENT, SELF_SIGNED, Tls};
+
+/// How long a test waits for a request: much longer than any client needs on a busy machine.
+const REQUEST_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// How the server behaves when it behaves.
 #[derive(Clone, Debug)]
@@ -101,6 +105,8 @@ struct Shared {
     store: SocketAddr,
     stopping: AtomicBool,
     state: Mutex<State>,
+    /// Rung with every request that is served.
+    bell: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -142,6 +148,7 @@ impl Registry {
             store: address(&store),
             stopping: AtomicBool::new(false),
             state: Mutex::default(),
+            bell: Condvar::new(),
         });
         let acceptors = [(main, false), (store, true)]
             .into_iter()
@@ -226,6 +233,22 @@ impl Registry {
     /// Returns all requests so far, in the order in which they were answered.
     pub fn requests(&self) -> Vec<Served> {
         self.shared.state().served.clone()
+    }
+
+    /// Waits for a request like this to be answered, or to be about to be.
+    ///
+    /// # Panics
+    /// Where none comes in half a minute.
+    pub fn await_request(&self, wanted: impl Fn(&Served) -> bool) {
+        let state = self.shared.state();
+        let waited = self
+            .shared
+            .bell
+            .wait_timeout_while(state, REQUEST_WAIT_MAX, |state| {
+                !state.served.iter().any(&wanted)
+            });
+        let (state, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        assert!(!waited.timed_out(), "never asked so: {:#?}", state.served);
     }
 
     /// Returns the most connections that were open at once.

@@ -131,6 +131,7 @@ fn serve(
             authorization: request.authorization.clone(),
             status: answer.status,
         });
+        shared.bell.notify_all();
         fault
     };
     send(stream, request, &answer, fault)

@@ -94,12 +94,17 @@ impl House {
         &self.image
     }
 
+    /// The folder of everything.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.home.path().join(".local/share/wolffia")
+    }
+
     /// A variable, with its value, by which payloads are known.
     pub(crate) fn mark(&self) -> &str {
         &self.mark
     }
 
-    fn command(&self, words: &[&str]) -> Command {
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command
             .args(words)

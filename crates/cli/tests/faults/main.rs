@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `kill -9` of a pull, a run and a stop, at random moments: nothing is left running, nothing is broken, the next command
-//! works.
+//! works. So it is with the signals that people send.
 //!
 //! Method: the undisturbed command is timed; then, round by round, it is started and killed at a moment drawn from a little
 //! more than that time. Mostly the command itself is killed, sometimes another process of ours that it has started. A
@@ -8,10 +8,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
 
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use house::{House, Moment};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use wolffia_testkit::image_builder::{ImageBuilder, Packing, noise};
+use wolffia_testkit::layout::{Meta, Tar};
+use wolffia_testkit::registry::{Fault, On, Registry};
 
 mod house;
 
@@ -131,5 +137,73 @@ fn a_killed_stop_leaves_a_container_that_can_be_removed() {
         house.good(&["rm", "-f", "kept"]);
         house.expect_nothing_runs(seed);
         assert_eq!(house.good(&["ps", "-a", "-q"]), "", "seed {seed}");
+    }
+}
+
+/// A terminal sends its signals to the command and to what it started; others, to the command alone.
+#[test]
+fn an_interrupted_pull_leaves_nothing_and_the_next_one_works() {
+    wolffia_testkit::need!(UserNamespace, Cc);
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let house = House::new();
+    let large = Tar::new().file("large", Meta::mode(0o644), &noise(7, 3_000_000));
+    let image = ImageBuilder::tiny(Packing::Gzip)
+        .layer(large.bytes(), Packing::Gzip)
+        .build();
+    let left = |folder: &str| -> Vec<_> {
+        let files = std::fs::read_dir(house.state().join(folder)).unwrap();
+        // The empty file of a claim is taken over by the next pull, and goes with the next collection.
+        let is_claim = |name: &str| name.strip_suffix(".claim").is_some();
+        let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| !is_claim(name)).collect()
+    };
+    for (signal, whole_group, verb) in [
+        (Signal::INT, true, &["pull"][..]),
+        (Signal::INT, false, &["pull", "-q"]),
+        (Signal::TERM, false, &["run", "--rm", "--network", "none"]),
+        (Signal::HUP, true, &["create"]),
+    ] {
+        let registry = Registry::start();
+        let name = registry.put("slow", "1", &image);
+        registry.fault(On::Blob, 9, Fault::Stall { after_bytes: 10 });
+        let words = [verb, &[&name]].concat();
+        let mut child = house
+            .command(&words)
+            .process_group(0)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        registry.await_request(|served| served.path.contains("/blobs/"));
+        assert!(house.is_busy(), "{words:?}");
+        let pid = Pid::from_child(&child);
+        if whole_group {
+            kill_process_group(pid, signal).unwrap();
+        } else {
+            kill_process(pid, signal).unwrap();
+        }
+        let ended = child.wait().unwrap();
+        let code = ended
+            .signal()
+            .map_or(ended.code(), |signal| Some(128 + signal));
+        assert_eq!(code, Some(128 + signal.as_raw()), "{words:?}");
+        house.expect_nothing_runs(0);
+        house.expect_sound(0);
+        assert_eq!(house.good(&["images", "-q"]), "", "{words:?}");
+        assert_eq!(house.good(&["ps", "-aq"]), "", "{words:?}");
+        for folder in [
+            "store/ingest",
+            "store/images",
+            "store/layers",
+            "store/trees",
+            "containers",
+        ] {
+            assert_eq!(left(folder), [""; 0], "{folder}: {words:?}");
+        }
+        // The same again from one that answers.
+        let registry = Registry::start();
+        let name = registry.put("slow", "1", &image);
+        house.good(&["pull", "-q", &name]);
+        house.good(&["system", "reset", "--force"]);
     }
 }
