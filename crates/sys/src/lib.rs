@@ -22,6 +22,7 @@ pub mod pty;
 pub mod rlimit;
 pub mod seccomp;
 pub mod signal;
+pub mod socket;
 pub mod socket_option;
 pub mod stepping_stone;
 pub mod xattr;

@@ -17,15 +17,18 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("fetch", &["image"]),
     ("mount", &["store", "sys", "image"]),
     ("pull", &["fetch", "store", "mount", "image", "sys"]),
+    ("net", &["sys", "packet"]),
     ("runtime", &["sys", "image"]),
     (
         "engine",
-        &["sys", "image", "store", "fetch", "mount", "pull", "runtime"],
+        &[
+            "sys", "image", "store", "fetch", "mount", "pull", "runtime", "net",
+        ],
     ),
     (
         "cli",
         &[
-            "sys", "image", "store", "fetch", "mount", "pull", "runtime", "engine",
+            "sys", "image", "store", "fetch", "mount", "pull", "runtime", "net", "engine",
         ],
     ),
     // Not part of the product: the kit must not know what the rooms above the lowest two do.
