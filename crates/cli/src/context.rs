@@ -11,9 +11,13 @@ use std::{
 };
 
 use wolffia_engine::{containers::Containers, home::Home, identity};
+use wolffia_fetch::Environment;
 use wolffia_store::Store;
 
-use crate::failure::Failure;
+use crate::{
+    configuration::{self, Configuration},
+    failure::Failure,
+};
 
 /// The surroundings of one command.
 #[derive(Debug, Default)]
@@ -21,6 +25,7 @@ pub(crate) struct Context {
     root: Option<PathBuf>,
     home: OnceCell<Home>,
     store: OnceCell<Store>,
+    configuration: OnceCell<Configuration>,
     /// `-v` before the command: how much is told.
     pub(crate) verbosity: u8,
 }
@@ -67,6 +72,15 @@ impl Context {
         let home =
             Home::open(root).map_err(|error| Failure::from_error(&error).help(error.hint()))?;
         Ok(self.home.get_or_init(|| home))
+    }
+
+    /// Returns what is configured, read on first use.
+    pub(crate) fn configuration(&self) -> Result<&Configuration, Failure> {
+        if let Some(configuration) = self.configuration.get() {
+            return Ok(configuration);
+        }
+        let read = configuration::read(&Environment::of_process())?;
+        Ok(self.configuration.get_or_init(|| read))
     }
 
     /// Returns where the state root is or would be; touches nothing.

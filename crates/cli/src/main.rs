@@ -7,6 +7,7 @@
 
 mod applets;
 mod command;
+mod configuration;
 mod context;
 mod failure;
 mod help;

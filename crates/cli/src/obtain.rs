@@ -101,6 +101,7 @@ pub(crate) fn pull(
         name: name.to_owned(),
         platform,
         policy,
+        unpacked: context.configuration()?.unpacked.clone(),
         credential,
     };
     let mut line = Line::new(name, quiet);

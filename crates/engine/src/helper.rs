@@ -13,8 +13,12 @@ use std::{
 };
 
 use thiserror::Error;
-use wolffia_pull::job::{Failure, Job, Message, Outcome, Progress};
-use wolffia_store::{IdSpan, Owners};
+use wolffia_pull::{
+    causes,
+    job::{Failure, Job, Message, Outcome, Progress},
+    unpacked,
+};
+use wolffia_store::{IdSpan, Owners, Site, Store};
 use wolffia_sys::{
     idmap::{IdMap, Mapping},
     namespace::Namespaces,
@@ -91,15 +95,16 @@ pub fn ask(
     let mut job_writer = File::from(OwnedFd::from(job_writer));
     serde_json::to_writer(&mut job_writer, job)?;
     job_writer.write_all(b"\n")?;
-    drop(job_writer);
-    let answer = listen(answer_reader, watch);
+    let answer = listen(job, answer_reader, &mut job_writer, watch);
     // It has said its last word; how it ended says nothing more.
     let _ = child.pidfd.wait();
     answer
 }
 
 fn listen(
+    job: &Job,
     answers: io::PipeReader,
+    to_helper: &mut File,
     watch: &mut dyn FnMut(Progress),
 ) -> Result<Outcome, HelperError> {
     let mut answers = BufReader::new(answers);
@@ -111,10 +116,27 @@ fn listen(
         }
         match serde_json::from_str(&line)? {
             Message::Progress(progress) => watch(progress),
+            Message::Walk(sites) => {
+                serde_json::to_writer(&mut *to_helper, &walk(job, &sites))?;
+                to_helper.write_all(b"\n")?;
+            }
             Message::Done(outcome) => return Ok(*outcome),
             Message::Failed(failure) => return Err(HelperError::Failed(failure)),
         }
     }
+}
+
+/// Walks what sites unpacked: here true owners are seen. Returns what cannot be used, and why.
+fn walk(job: &Job, sites: &[Site]) -> Vec<String> {
+    let store = match Store::open(&job.store) {
+        Ok(store) => store,
+        Err(error) => return vec![causes(&error)],
+    };
+    sites
+        .iter()
+        .filter_map(|site| unpacked::walk(&store, site).err())
+        .map(|error| causes(&error))
+        .collect()
 }
 
 /// Executes this program again as the helper. Returns only when that failed.

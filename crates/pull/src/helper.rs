@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 
 use wolffia_fetch::Environment;
 use wolffia_image::Digest;
-use wolffia_store::{Store, StoreError, UnusedLayers};
+use wolffia_store::{Site, Store, StoreError, UnusedLayers};
 
 use crate::error::PullError;
 use crate::job::{
@@ -26,10 +26,12 @@ const JOB_BYTES_MAX: u64 = 1 << 20;
 /// Reads one job from `input`, does it, and says on `output` how it goes. Returns whether it was done.
 ///
 /// Sets the process's umask to 0: what the store makes has exactly the mode that is said.
-pub fn serve(input: impl io::Read, output: impl Write + Send) -> bool {
+pub fn serve(input: impl io::Read + Send, output: impl Write + Send) -> bool {
     rustix::process::umask(rustix::fs::Mode::empty());
-    let output = Lines(Mutex::new(output));
-    let result = read_job(input).and_then(|job| {
+    let mut input = BufReader::new(input);
+    let job = read_job(&mut input);
+    let output = Lines(Mutex::new(output), Mutex::new(input));
+    let result = job.and_then(|job| {
         perform(&job, &Environment::of_process(), &output).map_err(|error| error.to_failure())
     });
     let done = result.is_ok();
@@ -40,9 +42,9 @@ pub fn serve(input: impl io::Read, output: impl Write + Send) -> bool {
     output.say(&last).is_ok() && done
 }
 
-fn read_job(input: impl io::Read) -> Result<Job, Failure> {
+fn read_job(input: &mut impl BufRead) -> Result<Job, Failure> {
     let mut line = Vec::new();
-    let read = BufReader::new(io::Read::take(input, JOB_BYTES_MAX)).read_until(b'\n', &mut line);
+    let read = io::Read::take(input, JOB_BYTES_MAX).read_until(b'\n', &mut line);
     let job = read
         .map_err(|error| error.to_string())
         .and_then(|_| serde_json::from_slice(&line).map_err(|error| error.to_string()));
@@ -110,10 +112,10 @@ fn remove(store: &Store, images: &[Doomed], force: bool) -> Result<Outcome, Pull
     })
 }
 
-/// Messages as lines of JSON.
-struct Lines<W>(Mutex<W>);
+/// Messages as lines of JSON, and where answers to them come from.
+struct Lines<W, R>(Mutex<W>, Mutex<R>);
 
-impl<W: Write> Lines<W> {
+impl<W: Write, R> Lines<W, R> {
     fn say(&self, message: &Message) -> io::Result<()> {
         let mut line = serde_json::to_vec(message)?;
         line.push(b'\n');
@@ -123,7 +125,21 @@ impl<W: Write> Lines<W> {
     }
 }
 
-impl<W: Write + Send> Watch for Lines<W> {
+impl<W: Write + Send, R: BufRead + Send> Watch for Lines<W, R> {
+    fn walk(&self, _store: &Store, sites: &[Site]) -> Vec<String> {
+        let said = self.say(&Message::Walk(sites.to_vec()));
+        let mut line = Vec::new();
+        let mut input = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        let answer = said.and_then(|()| {
+            let mut answer = io::Read::take(&mut *input, JOB_BYTES_MAX);
+            answer.read_until(b'\n', &mut line)
+        });
+        match answer {
+            Ok(_) => serde_json::from_slice(&line).unwrap_or_default(),
+            Err(_) => Vec::new(),
+        }
+    }
+
     fn progress(&self, progress: Progress) -> bool {
         self.say(&Message::Progress(progress)).is_ok()
     }

@@ -75,6 +75,8 @@ pub fn import(
         present: 0,
         fetched_bytes: counters.packed_bytes.load(Ordering::Relaxed),
         stored_bytes: counters.stored_bytes.load(Ordering::Relaxed),
+        sites: vec![None],
+        not_used: Vec::new(),
     };
     Finished {
         session: &session,

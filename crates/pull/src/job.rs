@@ -73,6 +73,9 @@ pub struct PullRequest {
     pub platform: Platform,
     /// When to ask the registry.
     pub policy: Policy,
+    /// Directories in which layers may lie unpacked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unpacked: Vec<PathBuf>,
     /// What a credential helper knows, asked outside: inside the user namespace a keyring would not know its user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential: Option<Credential>,
@@ -108,6 +111,9 @@ pub struct ImportRequest {
 pub enum Message {
     /// How far it is.
     Progress(Progress),
+    /// Layers that a site unpacked must be walked by the process that asked, which sees true owners. It answers with a line: what
+    /// it could not use, and why.
+    Walk(Vec<wolffia_store::Site>),
     /// The job is done.
     Done(Box<Outcome>),
     /// The job failed; nothing of it is visible.
@@ -190,6 +196,9 @@ pub struct ImageOutcome {
     pub refused_count: u64,
     /// What the mapping of owners could not show.
     pub facts: StubFacts,
+    /// Why layers that a site unpacked are not used, in words.
+    #[serde(default)]
+    pub not_used: Vec<String>,
 }
 
 impl ImageOutcome {
@@ -202,6 +211,11 @@ impl ImageOutcome {
                 count => format!("{count} entries of the image were left out; the first: {first}"),
             });
         }
+        notes.extend(
+            self.not_used
+                .iter()
+                .map(|why| format!("fetched although it is unpacked here: {why}")),
+        );
         let facts = &self.facts;
         if facts.unmapped > 0 {
             notes.push(format!(

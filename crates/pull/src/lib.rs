@@ -12,9 +12,10 @@ mod layer;
 mod pipe;
 mod pull;
 mod unpack;
+pub mod unpacked;
 
 pub use error::PullError;
 pub use import::import;
 pub use job::{ImageOutcome, ImportRequest, Policy, Progress, PullRequest, Stage};
-pub use pull::{Watch, pull, pull_from, put_stubs};
+pub use pull::{Watch, causes, pull, pull_from, put_stubs};
 pub use unpack::{FREE_BYTES, RATIO_MAX};

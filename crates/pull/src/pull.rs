@@ -3,7 +3,7 @@
 //!
 //! # Theory of operation
 //! 1. The source resolves the reference to a manifest and a configuration, both verified.
-//! 2. Layers whose records are here are taken from the store; the others arrive side by side, at most
+//! 2. Layers whose records are here are taken from the store, and those that a site unpacked from there ([`crate::unpacked`]); the others arrive side by side, at most
 //!    [`LAYERS_AT_ONCE`], the largest first: the time of a pull is the time of its largest layer.
 //! 3. A layer that is complete gets its record at once. A pull that is killed later does not fetch it again.
 //! 4. The layers are merged, and the tree's record, its stub tree for this mapping, the image's record and its name appear, in this
@@ -12,6 +12,7 @@
 //! Two pulls of one image at once share the work: a layer is fetched by whoever claims it first, and the other takes it
 //! from the store; what both write is the same under the same name. Where one layer fails the others stop, and the first failure is the pull's.
 
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,12 +23,13 @@ use wolffia_fetch::{Download, Environment, Limits, Resolved, Source, sources};
 use wolffia_image::tree::{Kind, Layer, Tree};
 use wolffia_image::{Descriptor, Digest, ImageConfig, Reference};
 use wolffia_store::{
-    Claim, ImageLayer, ImageRecord, Owners, Session, Store, StoreError, UnusedLayers,
+    Claim, ImageLayer, ImageRecord, Owners, Places, Session, Site, Store, StoreError, UnusedLayers,
 };
 
 use crate::error::PullError;
 use crate::job::{ImageOutcome, Policy, Progress, PullRequest, Stage};
 use crate::layer::{self, Counters, Packed};
+use crate::unpacked;
 
 /// Layers that arrive side by side: more do not help two cores, and each costs some megabytes.
 const LAYERS_AT_ONCE: usize = 4;
@@ -42,6 +44,25 @@ const CLAIM_PERIOD: Duration = Duration::from_millis(20);
 pub trait Watch: Send + Sync {
     /// Takes how far it is, a few times a second at most. Returns whether to go on.
     fn progress(&self, progress: Progress) -> bool;
+
+    /// Has layers walked that sites unpacked, in a process that sees true owners; returns what cannot be used, and why.
+    fn walk(&self, store: &Store, sites: &[Site]) -> Vec<String> {
+        let walked = sites.iter().map(|site| unpacked::walk(store, site));
+        walked
+            .filter_map(|result| result.err().map(|error| causes(&error)))
+            .collect()
+    }
+}
+
+/// Writes an error with its causes in one line.
+pub fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 /// Nobody watches.
@@ -77,7 +98,14 @@ pub fn pull(
     }
     let credential = request.credential.as_ref();
     let source = sources::open_with(&request.name, environment, Limits::default(), credential)?;
-    pull_from(store, owners, &Arc::from(source), &request.platform, watch)
+    pull_with(
+        store,
+        owners,
+        &Arc::from(source),
+        &request.platform,
+        &request.unpacked,
+        watch,
+    )
 }
 
 /// Brings the image of a source into the store, with its stub tree for `owners`. Blocks.
@@ -86,6 +114,18 @@ pub fn pull_from(
     owners: &Owners,
     source: &Arc<dyn Source>,
     platform: &wolffia_image::Platform,
+    watch: &dyn Watch,
+) -> Result<ImageOutcome, PullError> {
+    pull_with(store, owners, source, platform, &[], watch)
+}
+
+/// As [`pull_from`], with directories in which layers may lie unpacked.
+fn pull_with(
+    store: &Store,
+    owners: &Owners,
+    source: &Arc<dyn Source>,
+    platform: &wolffia_image::Platform,
+    unpacked: &[PathBuf],
     watch: &dyn Watch,
 ) -> Result<ImageOutcome, PullError> {
     let resolved = source.resolve(platform)?;
@@ -100,7 +140,7 @@ pub fn pull_from(
         Some(reference) => store.find(&reference)?.map(|image| image.id),
         None => None,
     };
-    let result = in_session(store, owners, source, &resolved, config, watch);
+    let result = in_session(store, owners, source, &resolved, config, unpacked, watch);
     if let Err(PullError::Store(StoreError::Full { .. })) = &result {
         // What this pull wrote would keep the disk full.
         if let Err(error) = store.collect(UnusedLayers::Drop) {
@@ -119,11 +159,14 @@ fn in_session(
     source: &Arc<dyn Source>,
     resolved: &Resolved,
     config: ImageConfig,
+    unpacked: &[PathBuf],
     watch: &dyn Watch,
 ) -> Result<ImageOutcome, PullError> {
     let session = store.session()?;
-    let plan = Plan::of(store, &source.name(), resolved, &config)?;
-    let arrived = plan.carry_out(&session, source, watch)?;
+    let mut plan = Plan::of(store, &source.name(), resolved, &config)?;
+    let not_used = plan.look_at_sites(store, unpacked, &resolved.config.digest, watch)?;
+    let mut arrived = plan.carry_out(&session, source, watch)?;
+    arrived.not_used = not_used;
     let finished = Finished {
         session: &session,
         owners,
@@ -163,6 +206,7 @@ pub(crate) fn outcome_of_present(
         refused: Vec::new(),
         refused_count: 0,
         facts,
+        not_used: Vec::new(),
     })
 }
 
@@ -204,14 +248,18 @@ fn merge_again(session: &Session<'_>, image: &ImageRecord) -> Result<Tree, PullE
 struct Plan {
     /// The layers, the lowest first.
     layers: Vec<Planned>,
+    /// All layers in one, unpacked elsewhere.
+    flat: Option<(Site, Layer)>,
 }
 
 #[derive(Debug)]
 struct Planned {
     descriptor: Descriptor,
     diff_id: Digest,
-    /// What the store knows already.
+    /// What the store knows already, or a site has.
     present: Option<Layer>,
+    /// Where the layer lies unpacked, if it is used from there.
+    site: Option<Site>,
 }
 
 /// All layers of an image.
@@ -221,6 +269,10 @@ pub(crate) struct Arrived {
     pub(crate) present: usize,
     pub(crate) fetched_bytes: u64,
     pub(crate) stored_bytes: u64,
+    /// Where each layer lies, if it was unpacked elsewhere. All layers in one, if it is one for many.
+    pub(crate) sites: Vec<Option<Site>>,
+    /// Why what lies unpacked elsewhere is not used.
+    pub(crate) not_used: Vec<String>,
 }
 
 impl Plan {
@@ -249,11 +301,71 @@ impl Plan {
                 descriptor: descriptor.clone(),
                 diff_id: *diff_id,
                 present: usable_layer(store, diff_id),
+                site: None,
             })
         });
         Ok(Self {
             layers: layers.collect::<Result<_, _>>()?,
+            flat: None,
         })
+    }
+
+    /// Takes layers that are not here from where they lie unpacked; returns why some cannot be used.
+    fn look_at_sites(
+        &mut self,
+        store: &Store,
+        unpacked: &[PathBuf],
+        config: &Digest,
+        watch: &dyn Watch,
+    ) -> Result<Vec<String>, PullError> {
+        if unpacked.is_empty() || self.layers.iter().all(|layer| layer.present.is_some()) {
+            return Ok(Vec::new());
+        }
+        for layer in self
+            .layers
+            .iter_mut()
+            .filter(|layer| layer.present.is_none())
+        {
+            layer.site = unpacked::find(unpacked, &layer.descriptor.digest, &layer.diff_id);
+        }
+        let is_missing = |layer: &Planned| layer.present.is_none() && layer.site.is_none();
+        let flat = self.layers.iter().any(is_missing);
+        let flat = flat
+            .then(|| unpacked::find_flat(unpacked, config))
+            .flatten();
+        let mut sites: Vec<Site> = match &flat {
+            Some(flat) => vec![flat.clone()],
+            None => self
+                .layers
+                .iter()
+                .filter_map(|layer| layer.site.clone())
+                .collect(),
+        };
+        sites.sort();
+        sites.dedup();
+        let unknown: Vec<Site> = sites
+            .into_iter()
+            .filter(|site| !matches!(store.unpacked_layer(site), Ok(Some(_))))
+            .collect();
+        let not_used = if unknown.is_empty() {
+            Vec::new()
+        } else {
+            watch.walk(store, &unknown)
+        };
+        if let Some(flat) = flat
+            && let Some(layer) = store.unpacked_layer(&flat)?
+        {
+            self.flat = Some((flat, layer));
+            return Ok(not_used);
+        }
+        for layer in &mut self.layers {
+            let Some(site) = &layer.site else { continue };
+            layer.present = store.unpacked_layer(site)?;
+            if layer.present.is_none() {
+                layer.site = None;
+            }
+        }
+        Ok(not_used)
     }
 
     /// Fetches what is missing.
@@ -263,6 +375,16 @@ impl Plan {
         source: &Arc<dyn Source>,
         watch: &dyn Watch,
     ) -> Result<Arrived, PullError> {
+        if let Some((site, layer)) = self.flat {
+            return Ok(Arrived {
+                layers: vec![layer],
+                present: self.layers.len(),
+                fetched_bytes: 0,
+                stored_bytes: 0,
+                sites: vec![Some(site)],
+                not_used: Vec::new(),
+            });
+        }
         let counters = Arc::new(Counters::default());
         let mut missing: Vec<usize> = Vec::new();
         for (place, planned) in self.layers.iter().enumerate() {
@@ -295,6 +417,7 @@ impl Plan {
             total,
             watch,
         )?;
+        let sites = self.layers.iter().map(|layer| layer.site.clone()).collect();
         let mut layers = Vec::with_capacity(self.layers.len());
         for planned in self.layers {
             let fetched = fetched
@@ -311,6 +434,8 @@ impl Plan {
             present,
             fetched_bytes: counters.packed_bytes.load(Ordering::Relaxed),
             stored_bytes: counters.stored_bytes.load(Ordering::Relaxed),
+            sites,
+            not_used: Vec::new(),
         })
     }
 }
@@ -479,14 +604,26 @@ impl Finished<'_> {
                     descriptor,
                 });
         let layers = layers.collect();
-        let image = ImageRecord::new(
+        let mut image = ImageRecord::new(
             self.config,
             self.manifest.to_vec(),
             layers,
             size_bytes(&tree),
             seconds_now(),
         );
-        session.put_tree(image.tree, &tree)?;
+        let mut places = Places::new();
+        let mut parts = Vec::new();
+        for (place, site) in arrived.sites.iter().enumerate() {
+            if let Some(site) = site {
+                places.add(site, &arrived.layers[place]);
+            }
+            let diff_id = image.config.diff_ids().get(place).copied();
+            parts.push((diff_id.unwrap_or(image.id), site.clone()));
+        }
+        if !places.sites.is_empty() {
+            image.tree = Places::tree_id(&parts);
+        }
+        session.put_tree_of_sites(image.tree, &tree, places)?;
         let facts = session.put_stubs(image.tree, &tree, self.owners)?;
         session.put_image(&image, self.name.as_ref())?;
         Ok(ImageOutcome {
@@ -506,6 +643,7 @@ impl Finished<'_> {
                 .collect(),
             refused_count: tree.refused.count,
             facts,
+            not_used: arrived.not_used.clone(),
         })
     }
 }

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use wolffia_image::tree::{Entry, Kind, Meta};
 use wolffia_image::{Digest, Hasher, ObjectName};
 
+use crate::elsewhere::{Places, REDIRECT_BYTES_MAX};
 use crate::error::{Doing, Result};
 use crate::garbage::contents;
 use crate::layout::Store;
@@ -221,7 +222,7 @@ impl Store {
     ) -> Result<()> {
         for (diff_id, path) in self.layer_files()? {
             let problem = match self.layer(&diff_id) {
-                Ok(Some(layer)) => self.missing_object(contents(&layer.entries))?,
+                Ok(Some(layer)) => self.missing_object(contents(&layer.entries), &Places::new())?,
                 Ok(None) => None,
                 Err(error) => Some(error.to_string()),
             };
@@ -263,7 +264,14 @@ impl Store {
                 return Ok(());
             }
         };
-        if let Some(problem) = self.missing_object(contents(&tree.entries))? {
+        let places = match self.places(id) {
+            Ok(places) => places,
+            Err(error) => {
+                report.add(record, error.to_string());
+                return Ok(());
+            }
+        };
+        if let Some(problem) = self.missing_object(contents(&tree.entries), &places)? {
             report.add(record, problem);
         }
         self.check_facts(id, report)?;
@@ -271,7 +279,7 @@ impl Store {
         let stubs = self.path().join(stubs_path(id, &owners.key)).join("root");
         if stubs.exists() {
             report.stub_trees += 1;
-            self.check_stubs(&stubs, &tree.entries, owners, report)?;
+            self.check_stubs(&stubs, &tree.entries, &places, owners, report)?;
         }
         Ok(())
     }
@@ -293,6 +301,7 @@ impl Store {
         &self,
         root: &Path,
         entries: &[Entry],
+        places: &Places,
         owners: &Owners,
         report: &mut Report,
     ) -> Result<()> {
@@ -307,7 +316,7 @@ impl Store {
             }
             let problem =
                 match rustix::fs::statat(rustix::fs::CWD, &path, AtFlags::SYMLINK_NOFOLLOW) {
-                    Ok(stat) => self.stub_problem(entry, &path, &stat, owners)?,
+                    Ok(stat) => self.stub_problem(entry, &path, &stat, places, owners)?,
                     Err(errno) => Some(format!("it cannot be looked at: {errno}")),
                 };
             if let Some(problem) = problem {
@@ -340,6 +349,7 @@ impl Store {
         entry: &Entry,
         path: &Path,
         stat: &Stat,
+        places: &Places,
         owners: &Owners,
     ) -> Result<Option<String>> {
         let file_type = FileType::from_raw_mode(stat.st_mode);
@@ -358,7 +368,7 @@ impl Store {
             return Ok(Some(problem));
         }
         let attribute = |name: &str| {
-            let mut value = [0; 64];
+            let mut value = [0; REDIRECT_BYTES_MAX];
             let length = rustix::fs::lgetxattr(path, name, &mut value[..]).ok()?;
             Some(value[..length.min(value.len())].to_vec())
         };
@@ -371,9 +381,12 @@ impl Store {
             }
             Kind::File { digest, .. } => {
                 let redirect = attribute(REDIRECT_ATTRIBUTE);
-                let right = self
-                    .locate(digest)?
-                    .map(|name| name.redirect().into_bytes());
+                let right = match places.redirect(digest) {
+                    Some(redirect) => Some(redirect),
+                    None => self
+                        .locate(digest)?
+                        .map(|name| name.redirect().into_bytes()),
+                };
                 (redirect != right || attribute(METACOPY_ATTRIBUTE) != Some(Vec::new()))
                     .then(|| format!("it does not name the object of {digest}"))
             }
@@ -386,9 +399,13 @@ impl Store {
     }
 
     /// Returns what to say where an object is missing.
-    fn missing_object(&self, digests: impl Iterator<Item = Digest>) -> Result<Option<String>> {
+    fn missing_object(
+        &self,
+        digests: impl Iterator<Item = Digest>,
+        places: &Places,
+    ) -> Result<Option<String>> {
         for digest in digests {
-            if self.locate(&digest)?.is_none() {
+            if places.redirect(&digest).is_none() && self.locate(&digest)?.is_none() {
                 return Ok(Some(format!(
                     "it needs the object {digest}, which is missing"
                 )));

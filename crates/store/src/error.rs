@@ -71,6 +71,14 @@ pub enum StoreError {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// An image stands on files that somebody else keeps, and they are not there.
+    #[error("image {image} uses the files in {}, which is not there", path.display())]
+    SiteGone {
+        /// The image.
+        image: String,
+        /// The directory that is missing.
+        path: PathBuf,
+    },
     /// No image has that name or identifier.
     #[error("no such image: {0}")]
     NoImage(String),
@@ -166,6 +174,9 @@ impl StoreError {
             Self::Full { path, .. } => format!(
                 "free some space on the file system of {}, or remove images with `wolffia rmi`; nothing that was there is lost",
                 existing(path).display()
+            ),
+            Self::SiteGone { image, .. } => format!(
+                "mount it again, or fetch what is missing: wolffia pull {image}"
             ),
             Self::ReadOnly { .. } => {
                 "choose another place with --root DIR or WOLFFIA_ROOT".to_owned()

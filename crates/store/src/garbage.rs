@@ -225,10 +225,33 @@ impl Store {
                 collected.layers += 1;
             }
         }
+        self.collect_unpacked()?;
         // Claims of killed processes: nobody fetches anything now.
         for name in self.list("layers")? {
             if Digest::parse_hex(&name).is_none() {
                 let path = Path::new("layers").join(&name);
+                rustix::fs::unlinkat(self.at(), &path, AtFlags::empty())
+                    .doing("removing", self.path().join(&path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What was found at sites spares a walk, and nothing depends on it: it goes when it is old.
+    fn collect_unpacked(&self) -> Result<()> {
+        let directory = Path::new(crate::elsewhere::UNPACKED);
+        if !crate::session::is_there(self, directory)? {
+            return Ok(());
+        }
+        let oldest = SystemTime::now() - Duration::from_secs(UNUSED_LAYER_SECONDS);
+        let oldest = oldest
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |age| age.as_secs());
+        for name in self.list(crate::elsewhere::UNPACKED)? {
+            let path = directory.join(name);
+            let stat = rustix::fs::statat(self.at(), &path, AtFlags::SYMLINK_NOFOLLOW)
+                .doing("looking at", self.path().join(&path))?;
+            if u64::try_from(stat.st_mtime).is_ok_and(|written| written < oldest) {
                 rustix::fs::unlinkat(self.at(), &path, AtFlags::empty())
                     .doing("removing", self.path().join(&path))?;
             }

@@ -74,6 +74,9 @@ struct Written {
     size_bytes: u64,
     pulled_seconds: u64,
     layers: Vec<ImageLayer>,
+    /// The tree, where it is another than the layers' chain ID says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tree: Option<TreeId>,
 }
 
 /// One file below `names/`.
@@ -93,7 +96,7 @@ pub struct Removed {
 }
 
 impl ImageRecord {
-    /// Returns a record that has no names yet. The tree follows from the configuration.
+    /// Returns a record that has no names yet. The tree is the one that follows from the configuration.
     pub fn new(
         config: ImageConfig,
         manifest: Vec<u8>,
@@ -368,7 +371,9 @@ impl Store {
             manifest: read("manifest.json", MANIFEST_BYTES_MAX)?,
             names,
             created: config.document().created.clone(),
-            tree: TreeId::of_layers(config.diff_ids()),
+            tree: written
+                .tree
+                .unwrap_or_else(|| TreeId::of_layers(config.diff_ids())),
             config,
             size_bytes: written.size_bytes,
             pulled_seconds: written.pulled_seconds,
@@ -393,6 +398,7 @@ impl Session<'_> {
             size_bytes: image.size_bytes,
             pulled_seconds: image.pulled_seconds,
             layers: image.layers.clone(),
+            tree: (image.tree != TreeId::of_layers(image.config.diff_ids())).then_some(image.tree),
         };
         let target = image_path(&image.id);
         let record = record::to_json(&written, &target)?;

@@ -10,6 +10,8 @@
 //!   objects/x/…        contents of files, 0444, named by digest (64 directories, made with the store)
 //!   layers/HEX         the record of one layer, named by its diffID
 //!   trees/HEX/record   the merged shape of an image, named by its chain ID
+//!   trees/HEX/sites.json, places  which of its files somebody else unpacked, and where (`elsewhere.rs`)
+//!   unpacked/HEX       what was found where somebody else unpacked a layer
 //!   trees/HEX/KEY/     the stub tree of it for one mapping of owners: root/ and facts.json
 //!   images/HEX/        config.json and manifest.json as they came, record.json
 //!   names/…            one file per name

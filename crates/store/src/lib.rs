@@ -12,10 +12,12 @@
 //! | add something | [`Store::session`] → [`Session`] |
 //! | take something away | [`Store::remove`], [`Store::untag`], then [`Store::collect`] |
 //! | keep a tree for a container | [`Store::pin`] |
+//! | use what somebody else unpacked | [`Site`], [`Session::put_unpacked_layer`], [`Session::put_tree_of_sites`] |
 //! | look at everything | [`Store::check`] |
 //! | delete it | [`Store::reset`] |
 
 mod check;
+mod elsewhere;
 mod error;
 mod garbage;
 mod images;
@@ -31,6 +33,7 @@ mod stubs;
 mod trees;
 
 pub use check::{PROBLEMS_MAX, Problem, Repair, Report};
+pub use elsewhere::{Places, REDIRECT_BYTES_MAX, Site};
 pub use error::{Result, StoreError};
 pub use garbage::{Collected, UNUSED_LAYER_SECONDS, UnusedLayers};
 pub use images::{ImageLayer, ImageRecord, Removed};

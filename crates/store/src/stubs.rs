@@ -10,6 +10,7 @@
 //! | entry | becomes |
 //! |---|---|
 //! | regular file | sparse file of its size; `user.overlay.metacopy` and `user.overlay.redirect` name the object |
+//! | file that somebody else unpacked | the same, the attribute is its path from the site's root |
 //! | empty file | an empty file: nothing could be shared |
 //! | hard link | a hard link between stubs |
 //! | symbolic link, fifo, directory | the same |
@@ -29,6 +30,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid
 use rustix::io::Errno;
 use wolffia_image::tree::{Entry, Kind, Meta, Tree};
 
+use crate::elsewhere::Places;
 use crate::error::{Doing, Result, StoreError};
 use crate::layout::open_directory;
 use crate::owners::Owners;
@@ -62,6 +64,7 @@ impl Session<'_> {
         let draft_fd = open_directory(self.at(), Path::new(&draft)).doing("opening", &path)?;
         let mut writer = Writer {
             session: self,
+            places: self.store().places(id)?,
             owners,
             umask: umask(&draft_fd).doing("looking at", &path)?,
             top: draft_fd,
@@ -100,6 +103,8 @@ fn umask(at: &OwnedFd) -> rustix::io::Result<u32> {
 
 struct Writer<'tree, 'session> {
     session: &'session Session<'session>,
+    /// Files that are nobody's objects.
+    places: Places,
     owners: &'session Owners,
     umask: u32,
     /// The directory that the root is made in.
@@ -195,8 +200,13 @@ impl<'tree> Writer<'tree, '_> {
                 let file = self.create(at, name, entry)?;
                 let mut born_with = entry.meta.mode & 0o777 & !self.umask;
                 if *size > 0 {
-                    let object = self.session.store().locate(digest)?;
-                    let object = object.ok_or(StoreError::NoObject(*digest))?;
+                    let redirect = if let Some(redirect) = self.places.redirect(digest) {
+                        redirect
+                    } else {
+                        let object = self.session.store().locate(digest)?;
+                        let object = object.ok_or(StoreError::NoObject(*digest))?;
+                        object.redirect().into_bytes()
+                    };
                     wrote(rustix::fs::ftruncate(&file, *size))?;
                     let attribute = |name, value: &[u8]| {
                         wrote(rustix::fs::fsetxattr(
@@ -207,7 +217,7 @@ impl<'tree> Writer<'tree, '_> {
                         ))
                     };
                     attribute(METACOPY_ATTRIBUTE, b"")?;
-                    attribute(REDIRECT_ATTRIBUTE, object.redirect().as_bytes())?;
+                    attribute(REDIRECT_ATTRIBUTE, &redirect)?;
                 } else if born_with == 0 {
                     born_with = u32::MAX;
                 }

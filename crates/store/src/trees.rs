@@ -20,7 +20,7 @@ use crate::record;
 use crate::session::{Session, is_there};
 
 /// Largest record of a layer or a tree that is read: `image` bounds what one is made of by half of it.
-const TREE_BYTES_MAX: usize = 512 << 20;
+pub(crate) const TREE_BYTES_MAX: usize = 512 << 20;
 
 /// How the files of claims end, beside the layers' records.
 const CLAIM_SUFFIX: &str = ".claim";
@@ -45,6 +45,11 @@ impl TreeId {
         Self(layers.fold(*lowest, |chain, layer| {
             Digest::of(format!("{chain} {layer}").as_bytes())
         }))
+    }
+
+    /// Returns the name of a tree that is not made of tars: of what, the text says.
+    pub(crate) fn of_text(text: &str) -> Self {
+        Self(Digest::of(text.as_bytes()))
     }
 
     pub(crate) fn parse_hex(text: &str) -> Option<Self> {
@@ -87,6 +92,8 @@ pub struct ImageRoot {
     pub objects: PathBuf,
     /// What the mapping could not show.
     pub facts: StubFacts,
+    /// Further data layers: roots of what somebody else unpacked.
+    pub elsewhere: Vec<PathBuf>,
 }
 
 impl Store {
@@ -94,9 +101,9 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::NoStubs`] where there is none yet: make one with [`Session::put_stubs`]
-    /// inside the user namespace.
+    /// inside the user namespace. [`StoreError::SiteGone`] where the image stands on a directory that is not there now.
     pub fn rootfs(&self, image: &ImageRecord, mapping_key: &str) -> Result<ImageRoot> {
-        self.rootfs_of(image.tree, mapping_key)?
+        self.rootfs_of(&image.display_name(), image.tree, mapping_key)?
             .ok_or_else(|| StoreError::NoStubs {
                 image: image.display_name(),
                 mapping: mapping_key.to_owned(),
@@ -111,17 +118,28 @@ impl Store {
         let Some((_, tree)) = pins.into_iter().find(|(name, _)| name == owner) else {
             return Ok(None);
         };
-        self.rootfs_of(tree, mapping_key)
+        self.rootfs_of(owner, tree, mapping_key)
     }
 
-    fn rootfs_of(&self, tree: TreeId, mapping_key: &str) -> Result<Option<ImageRoot>> {
+    fn rootfs_of(&self, name: &str, tree: TreeId, mapping_key: &str) -> Result<Option<ImageRoot>> {
         let directory = stubs_path(tree, mapping_key);
         let facts = absent_is_none(self.stub_facts(&directory))?;
-        Ok(facts.map(|facts| ImageRoot {
+        let Some(facts) = facts else {
+            return Ok(None);
+        };
+        let sites = self.sites(tree)?;
+        if let Some(gone) = sites.iter().find(|site| !site.is_there()) {
+            return Err(StoreError::SiteGone {
+                image: name.to_owned(),
+                path: gone.path(),
+            });
+        }
+        Ok(Some(ImageRoot {
             tree,
             stubs: self.path().join(directory).join("root"),
             objects: self.objects_path(),
             facts,
+            elsewhere: crate::elsewhere::roots(&sites),
         }))
     }
 

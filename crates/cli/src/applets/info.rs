@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `info`: what there is on this machine, and which ways were chosen.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, path::Path};
 
 use serde_json::{Value, json};
 use wolffia_mount::choice;
@@ -65,6 +65,7 @@ fn collect(context: &Context) -> Result<Value, Failure> {
     };
     let why_not: Vec<String> = why_not.iter().map(ToString::to_string).collect();
     let kernel = rustix::system::uname();
+    let configuration = context.configuration()?;
     Ok(json!({
         "Containers": containers.len(),
         "Images": images.len(),
@@ -86,6 +87,15 @@ fn collect(context: &Context) -> Result<Value, Failure> {
         "OSType": "linux",
         "Architecture": kernel.machine().to_string_lossy(),
         "NCPU": std::thread::available_parallelism().map_or(0, usize::from),
+        "Configuration": {
+            "Files": configuration.files,
+            "Unpacked": configuration.unpacked,
+            "Stores": configuration.stores,
+            "Indexes": configuration.indexes,
+            "Lazy": configuration.lazy.word(),
+            "BackgroundRate": configuration.background_rate,
+            "BackgroundTotal": configuration.background_total,
+        },
         "ServerVersion": env!("CARGO_PKG_VERSION"),
     }))
 }
@@ -148,6 +158,23 @@ fn to_lines(value: &Value) -> String {
             "not",
             refused.as_str().unwrap_or_default()
         );
+    }
+    let configuration = &value["Configuration"];
+    for (name, key) in [
+        ("configuration", "Files"),
+        ("unpacked", "Unpacked"),
+        ("stores", "Stores"),
+        ("indexes", "Indexes"),
+    ] {
+        for path in configuration[key].as_array().into_iter().flatten() {
+            let path = path.as_str().unwrap_or_default();
+            let missing = if Path::new(path).exists() {
+                ""
+            } else {
+                " (not there)"
+            };
+            let _ = writeln!(text, "{name:NAME_WIDTH$}{path}{missing}");
+        }
     }
     text
 }

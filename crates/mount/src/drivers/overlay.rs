@@ -30,7 +30,7 @@ impl SnapshotDriver for Unpacked {
     }
 
     fn prepare(&self, image: &ImageRoot, work: &WorkDir) -> Result<Plan, DriverError> {
-        let directory = unpack::ensure(&image.stubs, &image.objects)?;
+        let directory = unpack::ensure(image)?;
         Ok(plan(directory, Vec::new(), work)?)
     }
 }

@@ -31,10 +31,9 @@ impl SnapshotDriver for Stubs {
     }
 
     fn prepare(&self, image: &ImageRoot, work: &WorkDir) -> Result<Plan, DriverError> {
-        Ok(plan(
-            image.stubs.clone(),
-            vec![image.objects.clone()],
-            work,
-        )?)
+        let mut data = vec![image.objects.clone()];
+        // The last: whatever lies there, it answers for nothing that is ours.
+        data.extend(image.elsewhere.iter().cloned());
+        Ok(plan(image.stubs.clone(), data, work)?)
     }
 }

@@ -30,6 +30,8 @@ use rustix::{
     io::Errno,
 };
 
+use wolffia_store::ImageRoot;
+
 use super::{DriverError, UnpackError};
 use crate::work::remove_tree;
 
@@ -48,7 +50,8 @@ const METACOPY: &[u8] = b"user.overlay.metacopy";
 const REDIRECT: &[u8] = b"user.overlay.redirect";
 
 /// Returns the directory that `stubs` was unpacked to, unpacking it now if need be. Blocks for as long as that takes.
-pub(super) fn ensure(stubs: &Path, objects: &Path) -> Result<PathBuf, DriverError> {
+pub(super) fn ensure(image: &ImageRoot) -> Result<PathBuf, DriverError> {
+    let stubs = &image.stubs;
     let home = stubs.parent().unwrap_or(Path::new("/"));
     let target = home.join(NAME);
     let failed = |source| DriverError::Unpack {
@@ -62,7 +65,7 @@ pub(super) fn ensure(stubs: &Path, objects: &Path) -> Result<PathBuf, DriverErro
     }
     sweep(home);
     let (draft, _lock) = new_draft(home).map_err(failed)?;
-    let result = unpack(stubs, objects, &draft.join("root")).and_then(|()| {
+    let result = unpack(image, &draft.join("root")).and_then(|()| {
         let whole = draft.join("root");
         match rustix::fs::renameat_with(CWD, &whole, CWD, &target, RenameFlags::NOREPLACE) {
             // Somebody else was faster: the same tree for the same mapping is the same.
@@ -116,17 +119,20 @@ fn sweep(home: &Path) {
     }
 }
 
-fn unpack(stubs: &Path, objects: &Path, target: &Path) -> Result<(), UnpackError> {
+fn unpack(image: &ImageRoot, target: &Path) -> Result<(), UnpackError> {
     let open = |path: &Path| {
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         rustix::fs::open(path, flags, Mode::empty()).map_err(system("opening", path))
     };
-    let from = open(stubs)?;
+    let from = open(&image.stubs)?;
     rustix::fs::mkdir(target, Mode::RWXU).map_err(system("making", target))?;
     let mut copy = Copy {
         from,
         to: open(target)?,
-        objects: open(objects)?,
+        data: std::iter::once(&image.objects)
+            .chain(&image.elsewhere)
+            .map(|path| open(path))
+            .collect::<Result<_, _>>()?,
         linked: HashMap::new(),
         buffer: vec![0; XATTR_BYTES_MAX],
     };
@@ -136,7 +142,8 @@ fn unpack(stubs: &Path, objects: &Path, target: &Path) -> Result<(), UnpackError
 struct Copy {
     from: OwnedFd,
     to: OwnedFd,
-    objects: OwnedFd,
+    /// Where contents are, in the order in which they are looked for.
+    data: Vec<OwnedFd>,
     /// Where files with several names were written first, by inode.
     linked: HashMap<u64, PathBuf>,
     buffer: Vec<u8>,
@@ -223,13 +230,14 @@ impl Copy {
             return rustix::fs::ftruncate(&to, stat.st_size.cast_unsigned())
                 .map_err(system("writing", path));
         };
-        let from = rustix::fs::openat(
-            &self.objects,
-            &object,
-            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .map_err(system("opening the object of", path))?;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut from = Err(Errno::NOENT);
+        for data in &self.data {
+            if matches!(from, Err(Errno::NOENT)) {
+                from = rustix::fs::openat(data, &object, flags, Mode::empty());
+            }
+        }
+        let from = from.map_err(system("opening the object of", path))?;
         if rustix::fs::ioctl_ficlone(&to, &from).is_ok() {
             return Ok(());
         }

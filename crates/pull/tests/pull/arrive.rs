@@ -152,6 +152,7 @@ fn policy_missing_asks_nobody() {
         name: name.clone(),
         platform: Platform::host(),
         policy: Policy::Missing,
+        unpacked: Vec::new(),
         credential: None,
     });
     let Ok(Outcome::Image(outcome)) = serve(&place.job(task)) else {

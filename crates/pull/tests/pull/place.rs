@@ -86,6 +86,7 @@ pub(crate) fn pull_task(name: &str) -> Task {
         name: name.to_owned(),
         platform: Platform::host(),
         policy: Policy::Always,
+        unpacked: Vec::new(),
         credential: None,
     })
 }
