@@ -12,6 +12,7 @@
 //! | [`manifest`] | what a registry answers: [`Manifest`], [`Index`], [`Descriptor`] |
 //! | [`platform`] | which of several images fits a machine: [`Platform`] |
 //! | [`config`] | how the image wants to be run: [`ImageConfig`] |
+//! | [`inflate`] | what deflated data holds, and where it can be begun: [`inflate::Inflater`] |
 //! | [`tar`] | what a layer's archive holds: [`tar::Reader`] |
 //! | [`tree`] | what all layers make together: [`Layer`], [`Tree`] |
 //! | [`formats`] | where in a layer's packed bytes each file is: [`formats::LayerIndex`] |
@@ -19,6 +20,7 @@
 pub mod config;
 pub mod digest;
 pub mod formats;
+pub mod inflate;
 pub mod manifest;
 pub mod platform;
 pub mod reference;

@@ -11,7 +11,8 @@
 //! after its digest was compared. Keep what you are given out of sight until then. A chunk without a digest of its own is
 //! only as good as what the caller checks: the whole file's digest, or the span's ([`SpanDecoder::verify_span`]).
 
-use super::{Chunk, Decoder, Span};
+use super::{Chunk, Decoder, Span, window};
+use crate::inflate::{GzipStream, InflateError, Inflater, Progress, Step};
 use crate::{Digest, Hasher};
 
 /// Most bytes of one piece.
@@ -127,14 +128,24 @@ impl SpanDecoder {
         if let Some((hasher, _)) = &mut self.verify {
             hasher.update(packed);
         }
+        self.unpack(packed, false, sink)?;
+        Ok(self.produced < self.output_end || (self.verify.is_some() && self.packed_left > 0))
+    }
+
+    fn unpack(
+        &mut self,
+        mut packed: &[u8],
+        last: bool,
+        sink: &mut dyn FnMut(Piece<'_>),
+    ) -> Result<(), DecodeError> {
         while self.produced < self.output_end {
-            let given = self.unpacker.next(&mut packed)?;
+            let given = self.unpacker.next(&mut packed, last)?;
             if given == 0 {
                 break;
             }
             let wanted = self.output_end - self.produced;
             let length = usize::try_from(wanted).map_or(given, |wanted| wanted.min(given));
-            let piece = &self.unpacker.piece[..length];
+            let piece = &self.unpacker.output()[..length];
             hand_on(
                 &mut self.wanted,
                 &mut self.first,
@@ -144,11 +155,12 @@ impl SpanDecoder {
             )?;
             self.produced += length as u64;
         }
-        Ok(self.produced < self.output_end || (self.verify.is_some() && self.packed_left > 0))
+        Ok(())
     }
 
     /// Ends the decoding: all that was asked for is out, and every digest fits.
-    pub fn finish(self, sink: &mut dyn FnMut(Piece<'_>)) -> Result<(), DecodeError> {
+    pub fn finish(mut self, sink: &mut dyn FnMut(Piece<'_>)) -> Result<(), DecodeError> {
+        self.unpack(&[], true, sink)?;
         if self.produced < self.output_end {
             return Err(DecodeError::Short);
         }
@@ -245,13 +257,16 @@ impl SpanDecoder {
 /// What undoes the packing, and the output it gave last.
 struct Unpacker {
     form: Form,
+    /// Output of forms that keep none themselves.
     piece: Vec<u8>,
+    given: usize,
 }
 
 enum Form {
     Raw,
     Zstd(zstd::stream::raw::Decoder<'static>),
-    Gzip(Box<flate2::Decompress>),
+    Gzip(Box<GzipStream>),
+    Deflate(Box<Inflater>),
 }
 
 impl std::fmt::Debug for Unpacker {
@@ -260,6 +275,7 @@ impl std::fmt::Debug for Unpacker {
             Form::Raw => "Raw",
             Form::Zstd(_) => "Zstd",
             Form::Gzip(_) => "Gzip",
+            Form::Deflate(_) => "Deflate",
         })
     }
 }
@@ -275,56 +291,117 @@ impl Unpacker {
                 decoder.set_parameter(window).map_err(wrong)?;
                 Form::Zstd(decoder)
             }
-            Decoder::Gzip => Form::Gzip(Box::new(flate2::Decompress::new_gzip(15))),
-            Decoder::Deflate { .. } => {
-                let _ = window;
-                return Err(DecodeError::Window);
+            Decoder::Gzip => Form::Gzip(Box::default()),
+            Decoder::Deflate { bits, .. } => {
+                let window = window::unpack(window).ok_or(DecodeError::Window)?;
+                Form::Deflate(Box::new(Inflater::resume(*bits, &window)))
             }
+        };
+        let piece = match form {
+            Form::Raw | Form::Zstd(_) => vec![0; PIECE_BYTES_MAX],
+            Form::Gzip(_) | Form::Deflate(_) => Vec::new(),
         };
         Ok(Self {
             form,
-            piece: vec![0; PIECE_BYTES_MAX],
+            piece,
+            given: 0,
         })
     }
 
-    /// Turns some of the given bytes into output, and returns how much there is: none when they are used up.
-    fn next(&mut self, packed: &mut &[u8]) -> Result<usize, DecodeError> {
-        use zstd::stream::raw::{InBuffer, Operation as _, OutBuffer};
+    /// Returns the output of the last [`Self::next`].
+    fn output(&self) -> &[u8] {
+        match &self.form {
+            Form::Raw | Form::Zstd(_) => &self.piece[..self.given],
+            Form::Gzip(stream) => stream.inflater().output(),
+            Form::Deflate(inflater) => inflater.output(),
+        }
+    }
+
+    /// Turns some of the given bytes into output, and returns how much there is: none when they are used up. `last`: no more will come.
+    fn next(&mut self, packed: &mut &[u8], last: bool) -> Result<usize, DecodeError> {
         match &mut self.form {
             Form::Raw => {
-                let (now, later) = packed.split_at(packed.len().min(PIECE_BYTES_MAX));
+                let now = take(packed);
                 self.piece[..now.len()].copy_from_slice(now);
-                *packed = later;
-                Ok(now.len())
+                self.given = now.len();
+                Ok(self.given)
             }
             Form::Zstd(decoder) => {
-                let mut input = InBuffer::around(packed);
-                let mut output = OutBuffer::around(&mut self.piece[..]);
+                self.given = unpack_zstd(decoder, packed, &mut self.piece)?;
+                Ok(self.given)
+            }
+            Form::Gzip(stream) => {
+                stream.inflater_mut().take_output();
                 loop {
-                    let before = input.pos();
-                    decoder
-                        .run(&mut input, &mut output)
-                        .map_err(|_| DecodeError::Packed("no zstd frame, or a damaged one"))?;
-                    if output.pos() > 0 || input.pos() == before {
-                        break;
+                    let step = stream.step(last);
+                    let given = stream.inflater().output().len();
+                    if given > 0 {
+                        return Ok(given);
+                    }
+                    match step {
+                        Ok(Step::Hungry) if packed.is_empty() => return Ok(0),
+                        Ok(Step::Hungry) => stream.push(take(packed)),
+                        Ok(_) => {}
+                        Err(error) => return inflate_error(error),
                     }
                 }
-                let (taken, given) = (input.pos(), output.pos());
-                *packed = packed.get(taken..).unwrap_or_default();
-                Ok(given)
             }
-            Form::Gzip(decoder) => {
-                let (before_in, before_out) = (decoder.total_in(), decoder.total_out());
-                decoder
-                    .decompress(packed, &mut self.piece, flate2::FlushDecompress::None)
-                    .map_err(|_| DecodeError::Packed("no gzip member, or a damaged one"))?;
-                let taken = usize::try_from(decoder.total_in() - before_in).unwrap_or(usize::MAX);
-                let given = usize::try_from(decoder.total_out() - before_out).unwrap_or(0);
-                *packed = packed.get(taken..).unwrap_or_default();
-                Ok(given)
+            Form::Deflate(inflater) => {
+                inflater.take_output();
+                loop {
+                    let progress = inflater.run(last);
+                    let given = inflater.output().len();
+                    if given > 0 {
+                        return Ok(given);
+                    }
+                    match progress {
+                        Ok(Progress::End) => return Ok(0),
+                        Ok(Progress::Hungry) if packed.is_empty() => return Ok(0),
+                        Ok(Progress::Hungry) => inflater.push(take(packed)),
+                        Ok(_) => {}
+                        Err(error) => return inflate_error(error),
+                    }
+                }
             }
         }
     }
+}
+
+/// Takes a piece of what is there.
+fn take<'bytes>(packed: &mut &'bytes [u8]) -> &'bytes [u8] {
+    let (now, later) = packed.split_at(packed.len().min(PIECE_BYTES_MAX));
+    *packed = later;
+    now
+}
+
+fn inflate_error(error: InflateError) -> Result<usize, DecodeError> {
+    match error {
+        // Whether what is out by now is enough is for the caller to say.
+        InflateError::Truncated => Ok(0),
+        _ => Err(DecodeError::Packed("no deflated data, or damaged")),
+    }
+}
+
+fn unpack_zstd(
+    decoder: &mut zstd::stream::raw::Decoder<'static>,
+    packed: &mut &[u8],
+    piece: &mut [u8],
+) -> Result<usize, DecodeError> {
+    use zstd::stream::raw::{InBuffer, Operation as _, OutBuffer};
+    let mut input = InBuffer::around(packed);
+    let mut output = OutBuffer::around(piece);
+    loop {
+        let before = input.pos();
+        decoder
+            .run(&mut input, &mut output)
+            .map_err(|_| DecodeError::Packed("no zstd frame, or a damaged one"))?;
+        if output.pos() > 0 || input.pos() == before {
+            break;
+        }
+    }
+    let (taken, given) = (input.pos(), output.pos());
+    *packed = packed.get(taken..).unwrap_or_default();
+    Ok(given)
 }
 
 #[cfg(test)]

@@ -31,6 +31,7 @@ mod decode;
 mod index;
 mod record;
 pub mod whole;
+mod window;
 
 pub use self::claim::{
     Answer, Blob, Claim, Companion, CompanionKind, Indexer, LayerFormat, Need, Step, Wanted,
