@@ -40,11 +40,23 @@ impl Default for Ordinary {
 }
 
 impl Ordinary {
-    /// Makes the user. Say `need!(Root)`.
+    /// Makes the user, with sub-ids. Say `need!(Root)`.
     ///
     /// # Panics
     /// Where a file cannot be written.
     pub fn new() -> Ordinary {
+        Ordinary::with(&format!("{NAME}:{SUBORDINATE_FIRST}:{SUBORDINATE_COUNT}\n"))
+    }
+
+    /// Makes the user without sub-ids. Say `need!(Root)`.
+    ///
+    /// # Panics
+    /// Where a file cannot be written.
+    pub fn with_one_id() -> Ordinary {
+        Ordinary::with("")
+    }
+
+    fn with(ids: &str) -> Ordinary {
         // The folder for temporary files may be root's alone.
         let is_open = |path: &Path| {
             path.ancestors().all(|path| {
@@ -69,15 +81,14 @@ impl Ordinary {
         make(&folder.join("home"), 0o700, Some(ID));
         make(&folder.join("run"), 0o700, Some(ID));
         let home = folder.join("home");
-        let ids = format!("{NAME}:{SUBORDINATE_FIRST}:{SUBORDINATE_COUNT}\n");
         for (file, line) in [
             (
                 "passwd",
                 format!("{NAME}:x:{ID}:{ID}::{}:/bin/sh\n", home.display()),
             ),
             ("group", format!("{NAME}:x:{ID}:\n")),
-            ("subuid", ids.clone()),
-            ("subgid", ids),
+            ("subuid", ids.to_owned()),
+            ("subgid", ids.to_owned()),
         ] {
             let machine = std::fs::read_to_string(format!("/etc/{file}")).unwrap_or_default();
             std::fs::write(folder.join("etc").join(file), machine + &line)

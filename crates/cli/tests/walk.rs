@@ -3,12 +3,13 @@
 //!
 //! Goal: what an ordinary user's container sees is the image, whole: types, modes, owners, times, attributes, contents, hard
 //! links. Method: pull an image into a new store as an ordinary user, run a static walker in a container of it, unpack the same
-//! image by umoci as root, walk that by the same program, compare. What differs must be in [`DIFFERENCES`] with its reason,
+//! image by umoci as root, walk that by the same program, compare. What differs must be in the list with its reason,
 //! and each of those must be seen.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -41,8 +42,26 @@ const DRIVERS: [&str; 2] = ["stubs", "overlay"];
 /// Takes one kind of difference out of both sides of a name; `began` is when umoci did, in seconds since 1970.
 type Evens = fn(inside: &mut Node, unpacked: &mut Node, began: i64);
 
-/// The differences that are meant, and why.
-const DIFFERENCES: [(&str, Evens); 6] = [
+/// A difference that is meant, and why.
+type Difference = (&'static str, Evens);
+
+/// Where the user has sub-ids.
+const OWNER_BEYOND: Difference = (
+    "an owner beyond the mapped range is shown as 65534; the record has the true one",
+    |_, unpacked, _| {
+        let shown = |id| if id < IDS { id } else { NOBODY };
+        unpacked.owner = (shown(unpacked.owner.0), shown(unpacked.owner.1));
+    },
+);
+
+/// Where the user has none.
+const ONE_OWNER: Difference = (
+    "where one id is mapped it is shown for every owner; the record has the true ones",
+    |_, unpacked, _| unpacked.owner = (0, 0),
+);
+
+/// The other differences that are meant.
+const DIFFERENCES: [Difference; 5] = [
     (
         "umoci leaves the time of unpacking on directories that no layer describes and on those that lose something to a \
          whiteout; ours say 1970 and what their layer said",
@@ -66,13 +85,6 @@ const DIFFERENCES: [(&str, Evens); 6] = [
             unpacked
                 .xattrs
                 .retain(|name, _| !name.starts_with(b"trusted."));
-        },
-    ),
-    (
-        "an owner beyond the mapped range is shown as 65534; the record has the true one",
-        |_, unpacked, _| {
-            let shown = |id| if id < IDS { id } else { NOBODY };
-            unpacked.owner = (shown(unpacked.owner.0), shown(unpacked.owner.1));
         },
     ),
     (
@@ -186,7 +198,13 @@ fn wolffia_of(user: &Ordinary) -> impl Fn() -> Command {
 }
 
 /// Makes both sides alike in all that is meant to differ, and counts what was.
-fn even(inside: &mut Walk, unpacked: &mut Walk, began: i64, seen: &mut [usize; DIFFERENCES.len()]) {
+fn even(
+    inside: &mut Walk,
+    unpacked: &mut Walk,
+    began: i64,
+    owner: Difference,
+    seen: &mut [usize; DIFFERENCES.len() + 1],
+) {
     // What is mounted, and the directory for it where the image has none.
     let has_etc = unpacked.contains_key(&b"etc"[..]);
     let given = |name: &Vec<u8>| GIVEN.contains(&name.as_slice()) || (name == b"etc" && !has_etc);
@@ -205,7 +223,8 @@ fn even(inside: &mut Walk, unpacked: &mut Walk, began: i64, seen: &mut [usize; D
     for name in names {
         let mut one = inside.get(&name).cloned().unwrap_or_else(nothing);
         let mut other = unpacked.get(&name).cloned().unwrap_or_else(nothing);
-        for (count, (_, evens)) in seen.iter_mut().zip(DIFFERENCES) {
+        let differences = DIFFERENCES.iter().chain([&owner]);
+        for (count, (_, evens)) in seen.iter_mut().zip(differences) {
             let before = (one.clone(), other.clone());
             evens(&mut one, &mut other, began);
             *count += usize::from(before != (one.clone(), other.clone()));
@@ -233,11 +252,20 @@ fn walker(folder: &Path) -> PathBuf {
 #[test]
 fn awkward_images_are_inside_what_umoci_unpacks() {
     need!(Root, Umoci, Cc, Overlay, DataOnlyLayers);
-    let user = Ordinary::new();
+    hold_awkward_images(&Ordinary::new(), 100..104, OWNER_BEYOND);
+}
+
+#[test]
+fn with_one_id_all_but_owners_is_inside_what_umoci_unpacks() {
+    need!(Root, Umoci, Cc, Overlay, DataOnlyLayers);
+    hold_awkward_images(&Ordinary::with_one_id(), 104..106, ONE_OWNER);
+}
+
+fn hold_awkward_images(user: &Ordinary, seeds: Range<u64>, owner: Difference) {
     let walker = walker(user.folder());
-    let (wolffia, state) = (wolffia_of(&user), user.home().join("state"));
-    let mut seen = [0; DIFFERENCES.len()];
-    for seed in 100..104 {
+    let (wolffia, state) = (wolffia_of(user), user.home().join("state"));
+    let mut seen = [0; DIFFERENCES.len() + 1];
+    for seed in seeds {
         let layout = user.folder().join(format!("layout{seed}"));
         Layout::new(&layout).image(
             "awkward",
@@ -250,7 +278,7 @@ fn awkward_images_are_inside_what_umoci_unpacks() {
             let mut unpacked = unpacked.clone();
             let image = (layout.as_path(), "awkward");
             let (mut inside, _) = inside(&wolffia, &state, image, &walker, driver);
-            even(&mut inside, &mut unpacked, began, &mut seen);
+            even(&mut inside, &mut unpacked, began, owner, &mut seen);
             let differences = walk::differences(&inside, &unpacked);
             let differences = differences.join("\n");
             assert!(
@@ -259,7 +287,7 @@ fn awkward_images_are_inside_what_umoci_unpacks() {
             );
         }
     }
-    for (count, (reason, _)) in seen.iter().zip(DIFFERENCES) {
+    for (count, (reason, _)) in seen.iter().zip(DIFFERENCES.iter().chain([&owner])) {
         assert!(*count > 0, "no longer seen, take it off the list: {reason}");
     }
 }
@@ -291,7 +319,8 @@ fn a_real_image_is_inside_what_umoci_unpacks() {
         &mut inside,
         &mut unpacked,
         began,
-        &mut [0; DIFFERENCES.len()],
+        OWNER_BEYOND,
+        &mut [0; DIFFERENCES.len() + 1],
     );
     let differences = walk::differences(&inside, &unpacked);
     assert!(differences.is_empty(), "{}", differences.join("\n"));
@@ -323,7 +352,8 @@ fn dishonest_images_are_inside_what_their_tree_says_and_the_pull_tells_of_refusa
                 &mut inside,
                 &mut expected,
                 i64::MAX,
-                &mut [0; DIFFERENCES.len()],
+                OWNER_BEYOND,
+                &mut [0; DIFFERENCES.len() + 1],
             );
             let differences = walk::differences(&inside, &expected).join("\n");
             assert!(
