@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Jobs for the re-executed helper: pulls, checks, removals, done with threads inside a user namespace.
 //!
-//! The command that a person runs has one thread, because it will fork; a pull has many. So the same binary is executed again, inside the namespace whose
-//! ids the files get, reads its job from standard input and answers on standard output. It dies with us: by its death signal, and because a
-//! terminal's interrupt reaches it too. What it leaves half done, the store sweeps.
+//! The command that a person runs has one thread, because it will fork; a pull has many. So the same binary is executed again, inside the
+//! namespace whose ids the files get. It reads its job from a socket, which is its standard output, and answers there. Its standard input is
+//! empty, or, where that is what the job is to read, what the person gave: a pipe cannot be opened a second time by whoever seems to be
+//! another user. It dies with us: by its death signal, and because a terminal's interrupt reaches it too. What it leaves half done, the store
+//! sweeps.
 
 use std::{
-    fs::File,
     io::{self, BufRead, BufReader, Write},
-    os::{fd::OwnedFd, unix::process::CommandExt},
-    process::Command,
+    os::unix::{net::UnixStream, process::CommandExt},
+    process::{Command, Stdio},
 };
 
 use thiserror::Error;
@@ -77,25 +78,26 @@ pub fn ask(
     job: &Job,
     watch: &mut dyn FnMut(Progress),
 ) -> Result<Outcome, HelperError> {
-    let (job_reader, job_writer) = io::pipe()?;
-    let (answer_reader, answer_writer) = io::pipe()?;
-    let mut ends = Some((job_writer, answer_reader));
+    let (ours, theirs) = UnixStream::pair()?;
+    let mut ours = Some(ours);
     let child = inside::start(mapping, Namespaces::empty(), || {
-        drop(ends.take());
-        let error = become_helper(job_reader.into(), answer_writer.into());
+        drop(ours.take());
+        let error = become_helper(&theirs, job.reads_input());
         let mut out = io::stderr().lock();
         // Nobody can be told that nobody can be told.
         drop(writeln!(out, "error: starting the helper\ncause: {error}"));
         NOT_EXECUTED
     })?;
     // `start` returned in the parent, where the closure did not run.
-    let Some((job_writer, answer_reader)) = ends else {
+    let Some(mut ours) = ours else {
         return Err(HelperError::Killed);
     };
-    let mut job_writer = File::from(OwnedFd::from(job_writer));
-    serde_json::to_writer(&mut job_writer, job)?;
-    job_writer.write_all(b"\n")?;
-    let answer = listen(job, answer_reader, &mut job_writer, watch);
+    // Or we would never see the end.
+    drop(theirs);
+    serde_json::to_writer(&mut ours, job)?;
+    ours.write_all(b"\n")?;
+    let answers = ours.try_clone()?;
+    let answer = listen(job, answers, &mut ours, watch);
     // It has said its last word; how it ended says nothing more.
     let _ = child.pidfd.wait();
     answer
@@ -103,8 +105,8 @@ pub fn ask(
 
 fn listen(
     job: &Job,
-    answers: io::PipeReader,
-    to_helper: &mut File,
+    answers: UnixStream,
+    to_helper: &mut UnixStream,
     watch: &mut dyn FnMut(Progress),
 ) -> Result<Outcome, HelperError> {
     let mut answers = BufReader::new(answers);
@@ -140,12 +142,13 @@ fn walk(job: &Job, sites: &[Site]) -> Vec<String> {
 }
 
 /// Executes this program again as the helper. Returns only when that failed.
-fn become_helper(job: OwnedFd, answers: OwnedFd) -> io::Error {
-    if let Err(error) =
-        rustix::stdio::dup2_stdin(&job).and_then(|()| rustix::stdio::dup2_stdout(&answers))
-    {
+fn become_helper(wire: &UnixStream, reads_input: bool) -> io::Error {
+    if let Err(error) = rustix::stdio::dup2_stdout(wire) {
         return error.into();
     }
-    drop((job, answers));
-    Command::new("/proc/self/exe").arg0(HELPER_NAME).exec()
+    let mut command = Command::new("/proc/self/exe");
+    if !reads_input {
+        command.stdin(Stdio::null());
+    }
+    command.arg0(HELPER_NAME).exec()
 }

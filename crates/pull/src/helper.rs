@@ -2,7 +2,7 @@
 //! The helper: a re-executed process inside the user namespace that does one job.
 //!
 //! [`serve`] is what the `wolffia` binary runs when it is called as the helper: it must already be inside the namespace that
-//! the job's owners describe. It makes threads and never forks. See [`crate::job`] for what goes over its pipes.
+//! the job's owners describe. It makes threads and never forks. See [`crate::job`] for what is said.
 //!
 //! When the process that asked is gone, writing progress fails and the helper ends: nothing of it is visible then, and the
 //! layers that are complete stay for the next pull.

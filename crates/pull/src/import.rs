@@ -33,7 +33,13 @@ pub fn import(
         path: request.file.clone(),
         source,
     };
-    let file = File::open(&request.file).map_err(unreadable)?;
+    let file = if request.reads_input() {
+        rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)
+            .map(File::from)
+            .map_err(|error| unreadable(error.into()))?
+    } else {
+        File::open(&request.file).map_err(unreadable)?
+    };
     // A pipe has no size: what it may unpack to is bounded by the free bytes then.
     let bytes = file.metadata().map_err(unreadable)?.len();
     let counters = Arc::new(Counters::default());

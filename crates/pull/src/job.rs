@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the helper is asked to do, and what it says meanwhile: data on two pipes.
+//! What the helper is asked to do, and what it says meanwhile: lines of data.
 //!
 //! Jobs are done by a re-executed process *inside the user namespace*: only there stubs can be given their owners, and only
-//! there what subordinate ids own can be deleted. The asking process writes one [`Job`] as a line of JSON to the helper's
-//! standard input and reads [`Message`]s, one a line, from its standard output; the last is [`Message::Done`] or
+//! there what subordinate ids own can be deleted. The asking process writes one [`Job`] as a line of JSON to the helper and
+//! reads [`Message`]s, one a line, from it; the last is [`Message::Done`] or
 //! [`Message::Failed`]. An output that ends without either means the helper was killed.
 
 use std::path::PathBuf;
@@ -22,6 +22,20 @@ pub struct Job {
     pub owners: Owners,
     /// What to do.
     pub task: Task,
+}
+
+impl Job {
+    /// Tells whether it is about what the helper finds on its standard input.
+    pub fn reads_input(&self) -> bool {
+        matches!(&self.task, Task::Import(request) if request.reads_input())
+    }
+}
+
+impl ImportRequest {
+    /// Tells whether the tar comes from standard input.
+    pub fn reads_input(&self) -> bool {
+        self.file.as_os_str() == "-"
+    }
 }
 
 /// What to do.
@@ -95,7 +109,7 @@ pub enum Policy {
 /// What to import.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImportRequest {
-    /// The tar, perhaps packed by gzip or zstd; `-` is not known here: hand on `/proc/self/fd/N`.
+    /// The tar, perhaps packed by gzip or zstd; `-` is the helper's standard input.
     pub file: PathBuf,
     /// The image's name, if it shall have one.
     pub name: Option<String>,

@@ -51,9 +51,8 @@ fn serve(context: &Context, arguments: &Arguments) -> Result<u8, Failure> {
         None => Platform::host(),
         Some(text) => Platform::parse(text).map_err(|error| Failure::usage(error.to_string()))?,
     };
-    // The helper's standard input is its job, so ours is handed on by the path of a descriptor that stays open: this process's own.
     let file = match words[0] {
-        "-" => PathBuf::from(format!("/proc/{}/fd/0", std::process::id())),
+        "-" => PathBuf::from("-"),
         path => std::path::absolute(Path::new(path))
             .map_err(|error| Failure::new(format!("reading {path}")).cause(error.to_string()))?,
     };
