@@ -31,6 +31,8 @@ pub trait LayerFormat: fmt::Debug + Send + Sync {
 pub struct Claim {
     /// Which format.
     pub format: &'static dyn LayerFormat,
+    /// Whether the manifest says that the layer is of this format. If not, its end must be looked at to know: a few KiB.
+    pub certain: bool,
     /// The layer.
     pub layer: Descriptor,
     /// Another blob of the same repository that holds the index.

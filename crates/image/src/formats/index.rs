@@ -18,7 +18,7 @@
 //! **How little is enough.** Deflate cannot begin in the middle of a span but can stop there: [`Span::marks`] say how many packed
 //! bytes give how much output, so that [`Span::fetch`] of a small file early in a span does not ask for all of it.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::{CHUNKS_MAX, FREE_BYTES, RATIO_MAX, SPANS_MAX};
@@ -389,7 +389,8 @@ pub fn lazy_digest(layer: &Digest, offset: u64, inner_offset: u64, length: u64) 
 #[derive(Debug)]
 pub struct MapBuilder {
     map: ChunkMap,
-    known: BTreeSet<Digest>,
+    /// Digests and sizes.
+    known: BTreeMap<Digest, u64>,
 }
 
 impl MapBuilder {
@@ -406,7 +407,7 @@ impl MapBuilder {
                 contents: Vec::new(),
                 chunks: Vec::new(),
             },
-            known: BTreeSet::new(),
+            known: BTreeMap::new(),
         }
     }
 
@@ -426,9 +427,6 @@ impl MapBuilder {
         identity: Identity,
         chunks: impl IntoIterator<Item = Chunk>,
     ) -> Result<(), &'static str> {
-        if self.known.contains(&digest) {
-            return Ok(());
-        }
         let place = |place: usize| u32::try_from(place).map_err(|_| "number of chunks");
         let first = self.map.chunks.len();
         let mut size = 0_u64;
@@ -444,7 +442,14 @@ impl MapBuilder {
             self.map.chunks.truncate(first);
             return Ok(());
         }
-        self.known.insert(digest);
+        if let Some(known) = self.known.insert(digest, size) {
+            self.map.chunks.truncate(first);
+            return if known == size {
+                Ok(())
+            } else {
+                Err("two sizes for one digest")
+            };
+        }
         self.map.contents.push(Content {
             digest,
             identity,

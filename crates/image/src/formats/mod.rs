@@ -24,14 +24,19 @@
 //!
 //! | file | reads |
 //! |---|---|
+//! | [`estargz`] | stargz, eStargz, and eStargz with its table elsewhere |
+//! | [`zstd_chunked`] | zstd:chunked, both dialects |
 //! | [`whole`] | nothing: any layer, when it comes whole |
 
 mod claim;
 mod decode;
+pub mod estargz;
 mod index;
 mod record;
+mod toc;
 pub mod whole;
 mod window;
+pub mod zstd_chunked;
 
 pub use self::claim::{
     Answer, Blob, Claim, Companion, CompanionKind, Indexer, LayerFormat, Need, Step, Wanted,
@@ -46,7 +51,8 @@ pub use self::record::{IndexRecordError, head_bytes};
 use crate::tree::TreeError;
 
 /// All formats, the best first: what names its digest in the manifest before what is found beside the image.
-pub const FORMATS: &[&dyn LayerFormat] = &[&whole::Whole];
+pub const FORMATS: &[&dyn LayerFormat] =
+    &[&zstd_chunked::ZstdChunked, &estargz::EStargz, &whole::Whole];
 
 /// Largest table of contents, unpacked: about 400 bytes an entry, for a quarter of a million of them.
 pub const TOC_BYTES_MAX: u64 = 128 << 20;

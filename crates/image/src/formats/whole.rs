@@ -16,6 +16,7 @@ impl LayerFormat for Whole {
     fn claim(&self, layer: &Descriptor, _: &[Companion]) -> Option<Claim> {
         Some(Claim {
             format: &Whole,
+            certain: true,
             layer: layer.clone(),
             companion: None,
         })
