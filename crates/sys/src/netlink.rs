@@ -24,8 +24,10 @@ use rustix::{
 };
 
 mod message;
+mod way;
 
 use message::{Message, attributes};
+pub use way::Way;
 
 /// A socket to the kernel's network configuration of one namespace.
 #[derive(Debug)]

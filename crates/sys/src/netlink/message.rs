@@ -27,6 +27,7 @@ pub(super) const DEL_ADDRESS: u16 = 21;
 pub(super) const GET_ADDRESS: u16 = 22;
 pub(super) const NEW_ROUTE: u16 = 24;
 pub(super) const DEL_ROUTE: u16 = 25;
+pub(super) const GET_ROUTE: u16 = 26;
 pub(super) const NEW_RULE: u16 = 32;
 pub(super) const DEL_RULE: u16 = 33;
 

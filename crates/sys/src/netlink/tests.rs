@@ -186,3 +186,28 @@ fn cut_answers_end_the_reading() {
     assert_eq!(attributes(&[9, 0, 1, 0, 5, 5]).count(), 0, "cut");
     assert_eq!(attributes(&[0, 0, 1, 0]).count(), 0, "shorter than itself");
 }
+
+#[test]
+fn the_way_to_an_address_is_the_kernels() {
+    if !inside("netlink::tests::the_way_to_an_address_is_the_kernels") {
+        return;
+    }
+    let mut netlink = Netlink::open().expect("a socket");
+    let out: IpAddr = "192.0.2.7".parse().expect("an address");
+    assert_eq!(netlink.way_to(out), Err(Errno::NETUNREACH));
+    let bridge = netlink.create("b0", Kind::Bridge).expect("a bridge");
+    for (address, out) in [("10.9.0.1/24", "10.9.0.7"), ("fd09::1/64", "fd09::7")] {
+        let own = prefix(address);
+        netlink.add_address(bridge, own).expect("an address");
+        let up = Change {
+            up: Some(true),
+            ..Change::default()
+        };
+        netlink.change(bridge, up).expect("switching it on");
+        let way = netlink.way_to(out.parse().expect("an address")).expect(out);
+        assert_eq!((way.device, way.leads_out), (bridge, true), "{out}");
+        // To ourselves it does not lead out.
+        let way = netlink.way_to(own.address).expect(address);
+        assert!(!way.leads_out, "{address}");
+    }
+}
