@@ -183,6 +183,30 @@ impl Read for Download {
     }
 }
 
+/// A stretch of a blob: read in order, resumed where it broke, *not* verified.
+///
+/// A source that knows no spans is read from the start of the blob, and what is before the stretch is skipped.
+pub struct Stretch(SpanReader);
+
+impl Stretch {
+    /// Begins to read `span` of a blob; nothing is sent before the first read, which blocks.
+    pub fn new(source: Arc<dyn Source>, blob: &Descriptor, span: std::ops::Range<u64>) -> Self {
+        Self(SpanReader::new(source, blob.clone(), span))
+    }
+}
+
+impl Read for Stretch {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).map_err(Into::into)
+    }
+}
+
+impl fmt::Debug for Stretch {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Stretch").finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for Download {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter

@@ -52,7 +52,7 @@ mod stall;
 pub mod targets;
 mod tls;
 
-pub use blob::Download;
+pub use blob::{Download, Stretch};
 pub use credentials::Credential;
 pub use environment::Environment;
 pub use error::{Error, LastFailure};

@@ -9,14 +9,21 @@
 //!
 //! Sources: fs/fuse/dev.c, Documentation/filesystems/fuse.rst; sizes in [`protocol`].
 
+pub mod objects;
 pub(crate) mod protocol;
 
 use std::{
-    os::fd::{AsFd, BorrowedFd},
+    ffi::CString,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    path::Path,
     thread,
 };
 
-use rustix::io::Errno;
+use rustix::{
+    fs::{Mode, OFlags},
+    io::Errno,
+    mount::MountFlags,
+};
 
 use protocol::{Message, Reply, Request, feature};
 
@@ -69,13 +76,8 @@ pub(crate) fn serve(
     turn: Turn,
     workers: usize,
 ) -> Result<(), Errno> {
-    if turn == Turn::Successor {
-        // A kernel before 6.9 has no such notification (EINVAL): requests that were in flight then wait for their caller's
-        // interrupt, and all later ones are served.
-        match rustix::io::write(device, &protocol::resend_notification()) {
-            Ok(_) | Err(Errno::INVAL) => {}
-            Err(errno) => return ended(errno),
-        }
+    if ask_again(device, turn)? {
+        return Ok(());
     }
     thread::scope(|scope| {
         let others: Vec<_> = (1..workers)
@@ -88,6 +90,19 @@ pub(crate) fn serve(
         }
         result
     })
+}
+
+/// Has a successor asked what nobody answered; tells whether the connection has ended meanwhile.
+fn ask_again(device: BorrowedFd<'_>, turn: Turn) -> Result<bool, Errno> {
+    if turn == Turn::First {
+        return Ok(false);
+    }
+    // A kernel before 6.9 has no such notification (EINVAL): requests that were in flight then wait for their caller's
+    // interrupt, and all later ones are served.
+    match rustix::io::write(device, &protocol::resend_notification()) {
+        Ok(_) | Err(Errno::INVAL) => Ok(false),
+        Err(errno) => ended(errno).map(|()| true),
+    }
 }
 
 fn work(device: BorrowedFd<'_>, tree: &impl FileSystem) -> Result<(), Errno> {
@@ -127,27 +142,8 @@ enum Answer {
 fn answer(tree: &impl FileSystem, message: &Message<'_>, reply: &mut Reply) -> Answer {
     let node = message.node;
     Answer::Reply(match message.request {
-        Request::Init {
-            minor,
-            readahead_bytes,
-            flags,
-            flags2,
-        } => {
-            let wanted = feature::ASYNC_READ
-                | feature::READDIRPLUS
-                | feature::READDIRPLUS_AUTO
-                | feature::NO_OPEN
-                | feature::PARALLEL_DIROPS
-                | feature::MAX_PAGES
-                | feature::CACHE_SYMLINKS
-                | feature::NO_OPENDIR
-                | feature::INIT_EXT;
-            reply.init(
-                minor,
-                readahead_bytes,
-                flags & wanted,
-                flags2 & feature::HAS_RESEND,
-            );
+        Request::Init { .. } => {
+            granted(&message.request, reply);
             Ok(())
         }
         Request::Lookup(name) => tree.lookup(node, name, reply),
@@ -162,6 +158,51 @@ fn answer(tree: &impl FileSystem, message: &Message<'_>, reply: &mut Reply) -> A
         Request::Destroy => return Answer::End,
         Request::Unserved => Err(Errno::NOSYS),
     })
+}
+
+/// Answers INIT: what we want of what the kernel offers.
+fn granted(request: &Request<'_>, reply: &mut Reply) {
+    let Request::Init {
+        minor,
+        readahead_bytes,
+        flags,
+        flags2,
+    } = *request
+    else {
+        return;
+    };
+    let wanted = feature::ASYNC_READ
+        | feature::READDIRPLUS
+        | feature::READDIRPLUS_AUTO
+        | feature::NO_OPEN
+        | feature::PARALLEL_DIROPS
+        | feature::MAX_PAGES
+        | feature::CACHE_SYMLINKS
+        | feature::NO_OPENDIR
+        | feature::INIT_EXT;
+    reply.init(
+        minor,
+        readahead_bytes,
+        flags & wanted,
+        flags2 & feature::HAS_RESEND,
+    );
+}
+
+/// The device that a connection is opened by.
+const DEVICE: &str = "/dev/fuse";
+
+/// Mounts a new connection on a directory and returns its descriptor.
+pub(crate) fn mount(place: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    let device = rustix::fs::open(DEVICE, flags, Mode::empty())?;
+    let options = format!(
+        "fd={},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions,max_read={READ_BYTES_MAX}",
+        device.as_raw_fd()
+    );
+    let options = CString::new(options).map_err(|_| Errno::INVAL)?;
+    let flags = MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOATIME;
+    rustix::mount::mount("wolffia", place, "fuse", flags, Some(options.as_c_str()))?;
+    Ok(device)
 }
 
 /// A connection that has ended is the end of a server's work, not a failure.

@@ -13,6 +13,7 @@
 //! | take something away | [`Store::remove`], [`Store::untag`], then [`Store::collect`] |
 //! | keep a tree for a container | [`Store::pin`] |
 //! | use what somebody else unpacked | [`Site`], [`Session::put_unpacked_layer`], [`Session::put_tree_of_sites`] |
+//! | leave an image's files where they are | [`Session::put_lazy_table`], [`Store::lazy_table`] |
 //! | look at everything | [`Store::check`] |
 //! | delete it | [`Store::reset`] |
 
@@ -22,9 +23,11 @@ mod error;
 mod garbage;
 mod images;
 pub mod layout;
+mod lazy;
 mod lock;
 mod objects;
 mod owners;
+mod parts;
 mod power;
 mod record;
 mod reset;
@@ -38,9 +41,11 @@ pub use error::{Result, StoreError};
 pub use garbage::{Collected, UNUSED_LAYER_SECONDS, UnusedLayers};
 pub use images::{ImageLayer, ImageRecord, Removed};
 pub use layout::Store;
+pub use lazy::ObjectClaim;
 pub use lock::Lock;
 pub use objects::{BUFFERED_BYTES_MAX, DIGEST_ATTRIBUTE, NewObject, Stored};
 pub use owners::{IdSpan, OVERFLOW_ID, Owners};
+pub use parts::PartialObject;
 pub use power::FLUSHED_AFTER_SECONDS;
 pub use session::Session;
 pub use stubs::{METACOPY_ATTRIBUTE, REDIRECT_ATTRIBUTE};

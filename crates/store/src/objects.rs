@@ -56,6 +56,15 @@ impl Store {
         Ok(None)
     }
 
+    /// Returns the name that an object with this digest has, or will have.
+    pub fn name_for(&self, digest: &Digest) -> Result<ObjectName> {
+        let usual = ObjectName::of(digest);
+        Ok(match self.digest_at(usual)? {
+            Some(other) if other != *digest => ObjectName::long(digest),
+            _ => usual,
+        })
+    }
+
     /// Returns where an object of that name lies.
     pub fn object_path(&self, name: ObjectName) -> PathBuf {
         self.path().join("objects").join(name.to_string())
@@ -125,9 +134,13 @@ impl Session<'_> {
     }
 
     fn draft(&self) -> Result<Draft> {
+        self.draft_with(OFlags::WRONLY, DRAFT_MODE)
+    }
+
+    pub(crate) fn draft_with(&self, access: OFlags, mode: Mode) -> Result<Draft> {
         let name = self.next_name();
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(self.at(), &name, flags, DRAFT_MODE)
+        let flags = access | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(self.at(), &name, flags, mode)
             .doing("writing", self.path_of(&name))?;
         Ok(Draft {
             name,
@@ -136,7 +149,7 @@ impl Session<'_> {
     }
 
     /// Gives a draft its name in the store; says whether it was the first.
-    fn publish(&self, draft: &Draft, digest: &Digest) -> Result<bool> {
+    pub(crate) fn publish(&self, draft: &Draft, digest: &Digest) -> Result<bool> {
         let path = || self.path_of(&draft.name);
         rustix::fs::fsetxattr(
             &draft.file,
@@ -169,9 +182,9 @@ const DRAFT_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 
 /// A file that is not an object yet.
 #[derive(Debug)]
-struct Draft {
-    name: String,
-    file: File,
+pub(crate) struct Draft {
+    pub(crate) name: String,
+    pub(crate) file: File,
 }
 
 /// An object whose content is still coming.

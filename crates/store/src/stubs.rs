@@ -54,6 +54,21 @@ impl Session<'_> {
     ///
     /// Must run inside the user namespace that `owners` describes.
     pub fn put_stubs(&self, id: TreeId, tree: &Tree, owners: &Owners) -> Result<StubFacts> {
+        self.write_stubs(id, tree, owners, false)
+    }
+
+    /// The same for a lazy tree, whose objects are still to come.
+    pub fn put_lazy_stubs(&self, id: TreeId, tree: &Tree, owners: &Owners) -> Result<StubFacts> {
+        self.write_stubs(id, tree, owners, true)
+    }
+
+    fn write_stubs(
+        &self,
+        id: TreeId,
+        tree: &Tree,
+        owners: &Owners,
+        lazy: bool,
+    ) -> Result<StubFacts> {
         let target = stubs_path(id, &owners.key);
         if is_there(self.store(), &target)? {
             return self.store().stub_facts(&target);
@@ -70,6 +85,7 @@ impl Session<'_> {
             top: draft_fd,
             path: path.join("root"),
             open: Vec::new(),
+            lazy,
             facts: StubFacts {
                 shown_as: owners.shown(u32::MAX, 0).0,
                 ..StubFacts::default()
@@ -113,6 +129,8 @@ struct Writer<'tree, 'session> {
     path: PathBuf,
     /// The directories on the way to the current entry, the root first.
     open: Vec<Open<'tree>>,
+    /// Objects may be missing.
+    lazy: bool,
     facts: StubFacts,
 }
 
@@ -203,7 +221,11 @@ impl<'tree> Writer<'tree, '_> {
                     let redirect = if let Some(redirect) = self.places.redirect(digest) {
                         redirect
                     } else {
-                        let object = self.session.store().locate(digest)?;
+                        let store = self.session.store();
+                        let object = match store.locate(digest)? {
+                            None if self.lazy => Some(store.name_for(digest)?),
+                            found => found,
+                        };
                         let object = object.ok_or(StoreError::NoObject(*digest))?;
                         object.redirect().into_bytes()
                     };

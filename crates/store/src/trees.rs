@@ -47,6 +47,17 @@ impl TreeId {
         }))
     }
 
+    /// Returns the name of a tree that was made from the indexes of layers, the lowest first: of each layer what its entries were
+    /// taken from.
+    pub fn of_indexes(indexes: &[Digest]) -> Self {
+        let mut text = String::from("wolffia lazy tree 1");
+        for index in indexes {
+            text.push('\n');
+            text.push_str(&index.hex());
+        }
+        Self::of_text(&text)
+    }
+
     /// Returns the name of a tree that is not made of tars: of what, the text says.
     pub(crate) fn of_text(text: &str) -> Self {
         Self(Digest::of(text.as_bytes()))
@@ -94,6 +105,8 @@ pub struct ImageRoot {
     pub facts: StubFacts,
     /// Further data layers: roots of what somebody else unpacked.
     pub elsewhere: Vec<PathBuf>,
+    /// The table of objects, where not all of them are here.
+    pub lazy: Option<PathBuf>,
 }
 
 impl Store {
@@ -140,6 +153,7 @@ impl Store {
             objects: self.objects_path(),
             facts,
             elsewhere: crate::elsewhere::roots(&sites),
+            lazy: self.lazy_table(tree)?,
         }))
     }
 

@@ -2,20 +2,15 @@
 //! Putting a host container's root together, inside its namespaces: skeleton, FUSE mount, plan; and what keeps it alive.
 
 use std::{
-    ffi::CString,
     fs,
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::fs::DirBuilderExt,
     },
     path::{Path, PathBuf},
 };
 
-use rustix::{
-    fs::{Mode, OFlags},
-    io::Errno,
-    mount::{MountFlags, UnmountFlags},
-};
+use rustix::{io::Errno, mount::UnmountFlags};
 use thiserror::Error;
 use wolffia_sys::mount::{Bind, Overlay, Plan, Step};
 
@@ -26,14 +21,12 @@ use super::{
     skeleton::{self, SkeletonError},
 };
 use crate::{
-    fuse::READ_BYTES_MAX,
+    fuse,
     work::{WorkDir, WorkError},
 };
 
 /// The directory in the container's own that the FUSE tree is mounted on.
 const PLACE: &str = "machine";
-/// The device that a FUSE connection is opened by.
-const DEVICE: &str = "/dev/fuse";
 
 /// What [`prepare()`] needs to know.
 #[derive(Debug)]
@@ -164,15 +157,7 @@ fn limits_of(errno: Errno) -> String {
 
 /// Mounts the FUSE tree and gives its descriptor to the server.
 fn connect(inside: Inside<'_>, place: &Path) -> Result<Connection, Errno> {
-    let flags = OFlags::RDWR | OFlags::CLOEXEC;
-    let device = rustix::fs::open(DEVICE, flags, Mode::empty())?;
-    let options = format!(
-        "fd={},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions,max_read={READ_BYTES_MAX}",
-        device.as_raw_fd()
-    );
-    let options = CString::new(options).map_err(|_| Errno::INVAL)?;
-    let flags = MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOATIME;
-    rustix::mount::mount("wolffia", place, "fuse", flags, Some(options.as_c_str()))?;
+    let device = fuse::mount(place)?;
     let log = server::new_log()?;
     inside.link.hand_over(device.as_fd(), log.as_fd())?;
     Ok(Connection {
