@@ -8,7 +8,7 @@ use wolffia_engine::{
 use wolffia_fetch::{Environment, credentials, sources::credential_by_helper};
 use wolffia_image::Platform;
 use wolffia_pull::{
-    ImageOutcome, Policy, PullRequest,
+    ImageOutcome, Lazy, Policy, PullRequest,
     job::{Job, Outcome, Task},
 };
 use wolffia_sys::idmap::{Mapping, WhySingle};
@@ -89,6 +89,7 @@ pub(crate) fn pull(
     name: &str,
     platform: Option<&str>,
     policy: Policy,
+    lazy: Lazy,
     quiet: bool,
 ) -> Result<ImageOutcome, Failure> {
     let platform = match platform {
@@ -102,6 +103,7 @@ pub(crate) fn pull(
         platform,
         policy,
         unpacked: context.configuration()?.unpacked.clone(),
+        lazy,
         credential,
     };
     let mut line = Line::new(name, quiet);
@@ -112,7 +114,12 @@ pub(crate) fn pull(
             "pulling {name}: the helper answered something else"
         )));
     };
-    line.finish(&summary(&image));
+    if image.lazy_bytes > 0 {
+        let name = image.name.as_deref().unwrap_or("the image");
+        line.finish_lazy(name, image.fetched_bytes, image.lazy_bytes);
+    } else {
+        line.finish(&summary(&image));
+    }
     if !quiet {
         image
             .notes()

@@ -98,6 +98,19 @@ impl Line {
         }
     }
 
+    /// Takes the line away and says that a program can start, with how much of its image here.
+    pub(crate) fn finish_lazy(mut self, name: &str, fetched_bytes: u64, lazy_bytes: u64) {
+        self.clear();
+        if self.style != Style::Quiet {
+            let took = self.began.elapsed().as_secs_f64();
+            let percent = fetched_bytes * 100 / (fetched_bytes + lazy_bytes).max(1);
+            drop(writeln!(
+                io::stderr().lock(),
+                "{name}: ready in {took:.1} s, {percent} % fetched"
+            ));
+        }
+    }
+
     fn clear(&mut self) {
         if self.drawn && matches!(self.style, Style::Drawn { .. }) {
             let mut out = io::stderr().lock();

@@ -35,6 +35,11 @@ pub trait SnapshotDriver: Sync {
     /// Returns the name that `info` shows and the choice is remembered by.
     fn name(&self) -> &'static str;
 
+    /// Tells whether files may be missing when it mounts, and come later.
+    fn is_lazy(&self) -> bool {
+        false
+    }
+
     /// Says how good this way is here, or why it cannot be gone.
     fn fitness(&self, facts: &Overlays) -> Result<Score, WhyNot>;
 

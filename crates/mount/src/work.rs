@@ -47,6 +47,8 @@ pub struct WorkDir {
     pub read_only: bool,
     /// What is written need not survive a power cut: for containers that are thrown away.
     pub volatile: bool,
+    /// Where objects are found that are still to come: a mount of [`crate::fuse::objects`].
+    pub lazy: Option<PathBuf>,
     /// Layers committed earlier, the uppermost first; they lie above the image.
     pub committed: Vec<PathBuf>,
 }

@@ -40,6 +40,7 @@ fn main() -> std::io::Result<()> {
             name => Task::Pull(PullRequest {
                 name: name.into(),
                 platform: Platform::host(),
+                lazy: wolffia_pull::Lazy::Never,
                 policy: Policy::Always,
                 unpacked: Vec::new(),
                 credential: None,

@@ -110,6 +110,9 @@ pub enum PullError {
     /// The manifest that an import makes cannot be written.
     #[error("describing the image")]
     Manifest(#[from] ManifestError),
+    /// The table of a lazy image cannot be made.
+    #[error("writing down where the files of the image are")]
+    Table(#[source] io::Error),
     /// A thread cannot be started.
     #[error("starting a thread")]
     Thread(#[source] io::Error),

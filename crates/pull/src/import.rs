@@ -83,6 +83,7 @@ pub fn import(
         stored_bytes: counters.stored_bytes.load(Ordering::Relaxed),
         sites: vec![None],
         not_used: Vec::new(),
+        left: Vec::new(),
     };
     Finished {
         session: &session,

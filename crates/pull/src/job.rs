@@ -90,9 +90,25 @@ pub struct PullRequest {
     /// Directories in which layers may lie unpacked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unpacked: Vec<PathBuf>,
+    /// Whether the program may start before the image has come.
+    #[serde(default)]
+    pub lazy: Lazy,
     /// What a credential helper knows, asked outside: inside the user namespace a keyring would not know its user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential: Option<Credential>,
+}
+
+/// Whether layers may stay where they are, and their files come when they are needed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lazy {
+    /// All of it comes first.
+    #[default]
+    Never,
+    /// Layers that have an index and are worth it stay.
+    Auto,
+    /// Every layer that has an index stays.
+    Always,
 }
 
 /// When a registry is asked.
@@ -213,6 +229,9 @@ pub struct ImageOutcome {
     /// Why layers that a site unpacked are not used, in words.
     #[serde(default)]
     pub not_used: Vec<String>,
+    /// Packed bytes of layers that stayed where they are; 0 where everything is here.
+    #[serde(default)]
+    pub lazy_bytes: u64,
 }
 
 impl ImageOutcome {

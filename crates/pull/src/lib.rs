@@ -9,6 +9,7 @@ pub mod helper;
 mod import;
 pub mod job;
 mod layer;
+pub mod lazy;
 mod pipe;
 mod pull;
 mod unpack;
@@ -16,6 +17,6 @@ pub mod unpacked;
 
 pub use error::PullError;
 pub use import::import;
-pub use job::{ImageOutcome, ImportRequest, Policy, Progress, PullRequest, Stage};
-pub use pull::{Watch, causes, pull, pull_from, put_stubs};
+pub use job::{ImageOutcome, ImportRequest, Lazy, Policy, Progress, PullRequest, Stage};
+pub use pull::{Watch, Wishes, causes, pull, pull_from, pull_with, put_stubs};
 pub use unpack::{FREE_BYTES, RATIO_MAX};

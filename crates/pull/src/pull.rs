@@ -13,26 +13,33 @@
 //! from the store; what both write is the same under the same name. Where one layer fails the others stop, and the first failure is the pull's.
 
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 use wolffia_fetch::{Download, Environment, Limits, Resolved, Source, sources};
+use wolffia_image::formats::LayerIndex;
 use wolffia_image::tree::{Kind, Layer, Tree};
 use wolffia_image::{Descriptor, Digest, ImageConfig, Reference};
+use wolffia_mount::{SnapshotDriver, choice};
 use wolffia_store::{
-    Claim, ImageLayer, ImageRecord, Owners, Places, Session, Site, Store, StoreError, UnusedLayers,
+    Claim, ImageLayer, ImageRecord, Owners, Places, Session, Site, Store, StoreError, TreeId,
+    UnusedLayers,
 };
 
 use crate::error::PullError;
-use crate::job::{ImageOutcome, Policy, Progress, PullRequest, Stage};
+use crate::job::{ImageOutcome, Lazy, Policy, Progress, PullRequest, Stage};
 use crate::layer::{self, Counters, Packed};
+use crate::lazy::index::{self, Indexed};
 use crate::unpacked;
 
 /// Layers that arrive side by side: more do not help two cores, and each costs some megabytes.
 const LAYERS_AT_ONCE: usize = 4;
+
+/// Layers smaller than this come whole: they are here before it is known what they hold.
+const LAZY_BYTES_MIN: u64 = 1 << 20;
 
 /// How often progress is told.
 const PROGRESS_PERIOD: Duration = Duration::from_millis(100);
@@ -96,6 +103,7 @@ pub fn pull(
     {
         return outcome_of_present(store, owners, &image);
     }
+    let lazy = request.lazy;
     let credential = request.credential.as_ref();
     let source = sources::open_with(&request.name, environment, Limits::default(), credential)?;
     pull_with(
@@ -103,7 +111,10 @@ pub fn pull(
         owners,
         &Arc::from(source),
         &request.platform,
-        &request.unpacked,
+        &Wishes {
+            unpacked: &request.unpacked,
+            lazy,
+        },
         watch,
     )
 }
@@ -116,16 +127,25 @@ pub fn pull_from(
     platform: &wolffia_image::Platform,
     watch: &dyn Watch,
 ) -> Result<ImageOutcome, PullError> {
-    pull_with(store, owners, source, platform, &[], watch)
+    pull_with(store, owners, source, platform, &Wishes::default(), watch)
 }
 
-/// As [`pull_from`], with directories in which layers may lie unpacked.
-fn pull_with(
+/// How layers may be used that are not here.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wishes<'a> {
+    /// Directories in which layers may lie unpacked.
+    pub unpacked: &'a [PathBuf],
+    /// Whether layers may stay where they are.
+    pub lazy: Lazy,
+}
+
+/// As [`pull_from`], as one wishes.
+pub fn pull_with(
     store: &Store,
     owners: &Owners,
     source: &Arc<dyn Source>,
     platform: &wolffia_image::Platform,
-    unpacked: &[PathBuf],
+    wishes: &Wishes<'_>,
     watch: &dyn Watch,
 ) -> Result<ImageOutcome, PullError> {
     let resolved = source.resolve(platform)?;
@@ -140,7 +160,7 @@ fn pull_with(
         Some(reference) => store.find(&reference)?.map(|image| image.id),
         None => None,
     };
-    let result = in_session(store, owners, source, &resolved, config, unpacked, watch);
+    let result = in_session(store, owners, source, &resolved, config, wishes, watch);
     if let Err(PullError::Store(StoreError::Full { .. })) = &result {
         // What this pull wrote would keep the disk full.
         if let Err(error) = store.collect(UnusedLayers::Drop) {
@@ -159,12 +179,28 @@ fn in_session(
     source: &Arc<dyn Source>,
     resolved: &Resolved,
     config: ImageConfig,
-    unpacked: &[PathBuf],
+    wishes: &Wishes<'_>,
     watch: &dyn Watch,
 ) -> Result<ImageOutcome, PullError> {
     let session = store.session()?;
     let mut plan = Plan::of(store, &source.name(), resolved, &config)?;
-    let not_used = plan.look_at_sites(store, unpacked, &resolved.config.digest, watch)?;
+    let not_used = plan.look_at_sites(store, wishes.unpacked, &resolved.config.digest, watch)?;
+    if wishes.lazy != Lazy::Never && plan.flat.is_none() && may_be_lazy(store) {
+        let known = store.image(&config.digest())?;
+        match known {
+            Some(image)
+                if store.is_lazy(image.tree)?
+                    && image.manifest_digest == resolved.manifest.digest =>
+            {
+                session.put_image(&image, source.reference().as_ref())?;
+                drop(session);
+                return outcome_of_present(store, owners, &image);
+            }
+            // Nobody has compared an index with the digests in the configuration: it must not replace what other names stand for.
+            Some(_) => {}
+            None => plan.leave(source, wishes.lazy)?,
+        }
+    }
     let mut arrived = plan.carry_out(&session, source, watch)?;
     arrived.not_used = not_used;
     let finished = Finished {
@@ -207,6 +243,7 @@ pub(crate) fn outcome_of_present(
         refused_count: 0,
         facts,
         not_used: Vec::new(),
+        lazy_bytes: 0,
     })
 }
 
@@ -225,6 +262,9 @@ pub fn put_stubs(
     } else {
         merge_again(&session, image)?
     };
+    if store.lazy_table(image.tree)?.is_some() {
+        return Ok(session.put_lazy_stubs(image.tree, &tree, owners)?);
+    }
     Ok(session.put_stubs(image.tree, &tree, owners)?)
 }
 
@@ -246,6 +286,8 @@ fn merge_again(session: &Session<'_>, image: &ImageRecord) -> Result<Tree, PullE
 /// What must be done for an image.
 #[derive(Debug)]
 struct Plan {
+    /// Packed bytes of indexes that were fetched.
+    index_bytes: u64,
     /// The layers, the lowest first.
     layers: Vec<Planned>,
     /// All layers in one, unpacked elsewhere.
@@ -260,6 +302,8 @@ struct Planned {
     present: Option<Layer>,
     /// Where the layer lies unpacked, if it is used from there.
     site: Option<Site>,
+    /// Its index, where it stays where it is.
+    index: Option<Box<LayerIndex>>,
 }
 
 /// All layers of an image.
@@ -273,6 +317,8 @@ pub(crate) struct Arrived {
     pub(crate) sites: Vec<Option<Site>>,
     /// Why what lies unpacked elsewhere is not used.
     pub(crate) not_used: Vec<String>,
+    /// Layers that stayed where they are, by their places.
+    pub(crate) left: Vec<(usize, Indexed)>,
 }
 
 impl Plan {
@@ -302,9 +348,11 @@ impl Plan {
                 diff_id: *diff_id,
                 present: usable_layer(store, diff_id),
                 site: None,
+                index: None,
             })
         });
         Ok(Self {
+            index_bytes: 0,
             layers: layers.collect::<Result<_, _>>()?,
             flat: None,
         })
@@ -368,6 +416,32 @@ impl Plan {
         Ok(not_used)
     }
 
+    /// Fetches the indexes of missing layers that may stay where they are.
+    fn leave(&mut self, source: &Arc<dyn Source>, lazy: Lazy) -> Result<(), PullError> {
+        let bytes_min = if lazy == Lazy::Always {
+            0
+        } else {
+            LAZY_BYTES_MIN
+        };
+        let candidates: Vec<usize> = (0..self.layers.len())
+            .filter(|place| {
+                let layer = &self.layers[*place];
+                layer.present.is_none() && layer.descriptor.size >= bytes_min
+            })
+            .collect();
+        let descriptors: Vec<&Descriptor> = candidates
+            .iter()
+            .map(|place| &self.layers[*place].descriptor)
+            .collect();
+        let fetched = AtomicU64::new(0);
+        let indexes = index::fetch(source, &descriptors, &[], &fetched)?;
+        self.index_bytes = fetched.into_inner();
+        for (place, found) in candidates.into_iter().zip(indexes) {
+            self.layers[place].index = found.map(Box::new);
+        }
+        Ok(())
+    }
+
     /// Fetches what is missing.
     fn carry_out(
         self,
@@ -383,6 +457,7 @@ impl Plan {
                 stored_bytes: 0,
                 sites: vec![Some(site)],
                 not_used: Vec::new(),
+                left: Vec::new(),
             });
         }
         let counters = Arc::new(Counters::default());
@@ -391,11 +466,12 @@ impl Plan {
             let twin = self.layers[..place]
                 .iter()
                 .any(|earlier| earlier.diff_id == planned.diff_id);
-            if planned.present.is_none() && !twin {
+            if planned.present.is_none() && planned.index.is_none() && !twin {
                 missing.push(place);
             }
         }
-        let present = self.layers.len() - missing.len();
+        let indexed = self.layers.iter().filter(|one| one.index.is_some()).count();
+        let present = self.layers.len() - missing.len() - indexed;
         let total = Progress {
             bytes_total: missing
                 .iter()
@@ -419,23 +495,35 @@ impl Plan {
         )?;
         let sites = self.layers.iter().map(|layer| layer.site.clone()).collect();
         let mut layers = Vec::with_capacity(self.layers.len());
-        for planned in self.layers {
+        let mut left = Vec::new();
+        for (place, planned) in self.layers.into_iter().enumerate() {
             let fetched = fetched
                 .iter()
                 .find(|(diff_id, _)| *diff_id == planned.diff_id);
-            match (planned.present, fetched) {
-                (Some(layer), _) => layers.push(layer),
-                (None, Some((_, layer))) => layers.push(layer.clone()),
-                (None, None) => return Err(PullError::Stopped),
+            match (planned.present, fetched, planned.index) {
+                (Some(layer), _, _) => layers.push(layer),
+                (None, Some((_, layer)), _) => layers.push(layer.clone()),
+                (None, None, Some(index)) => {
+                    layers.push(index.layer.clone());
+                    left.push((
+                        place,
+                        Indexed {
+                            descriptor: planned.descriptor,
+                            index: *index,
+                        },
+                    ));
+                }
+                (None, None, None) => return Err(PullError::Stopped),
             }
         }
         Ok(Arrived {
             layers,
             present,
-            fetched_bytes: counters.packed_bytes.load(Ordering::Relaxed),
+            fetched_bytes: counters.packed_bytes.load(Ordering::Relaxed) + self.index_bytes,
             stored_bytes: counters.stored_bytes.load(Ordering::Relaxed),
             sites,
             not_used: Vec::new(),
+            left,
         })
     }
 }
@@ -620,13 +708,31 @@ impl Finished<'_> {
             let diff_id = image.config.diff_ids().get(place).copied();
             parts.push((diff_id.unwrap_or(image.id), site.clone()));
         }
-        if !places.sites.is_empty() {
-            image.tree = Places::tree_id(&parts);
-        }
-        session.put_tree_of_sites(image.tree, &tree, places)?;
-        let facts = session.put_stubs(image.tree, &tree, self.owners)?;
+        let facts = if arrived.left.is_empty() {
+            if !places.sites.is_empty() {
+                image.tree = Places::tree_id(&parts);
+            }
+            session.put_tree_of_sites(image.tree, &tree, places)?;
+            session.put_stubs(image.tree, &tree, self.owners)?
+        } else {
+            // The tree's name says of each layer what its entries were taken from.
+            for (place, layer) in &arrived.left {
+                parts[*place].0 = Digest::of(&layer.index.to_bytes());
+            }
+            image.tree = TreeId::of_indexes(Places::tree_id(&parts));
+            session.put_tree_of_sites(image.tree, &tree, places)?;
+            let name = self.name.as_ref().map(Reference::to_string);
+            let name = name.unwrap_or_else(|| image.id.to_string());
+            put_table(session, &image, &tree, arrived, name)?;
+            session.put_lazy_stubs(image.tree, &tree, self.owners)?
+        };
         session.put_image(&image, self.name.as_ref())?;
         Ok(ImageOutcome {
+            lazy_bytes: arrived
+                .left
+                .iter()
+                .map(|(_, layer)| layer.descriptor.size)
+                .sum(),
             image: image.id,
             manifest: image.manifest_digest,
             name: self.name.map(|name| name.to_string()),
@@ -646,6 +752,36 @@ impl Finished<'_> {
             not_used: arrived.not_used.clone(),
         })
     }
+}
+
+/// Writes down where the objects of a tree are that stay where they are.
+fn put_table(
+    session: &Session<'_>,
+    image: &ImageRecord,
+    tree: &Tree,
+    arrived: &Arrived,
+    name: String,
+) -> Result<(), PullError> {
+    let layers: Vec<&Indexed> = arrived.left.iter().map(|(_, layer)| layer).collect();
+    let packed_bytes = layers.iter().map(|layer| layer.descriptor.size).sum();
+    let table = index::table(
+        name,
+        image.manifest_digest,
+        packed_bytes,
+        &layers,
+        tree,
+        &[],
+    )
+    .map_err(PullError::Table)?;
+    Ok(session.put_lazy_table(image.tree, &table)?)
+}
+
+/// Tells whether mounts of this store can have files that are still to come.
+fn may_be_lazy(store: &Store) -> bool {
+    let state = store.path().parent().unwrap_or(store.path());
+    let known = choice::recall(state, &wolffia_sys::facts::kernel_release());
+    // Nobody has tried yet: the first container does, and says so if it cannot.
+    known.is_none_or(SnapshotDriver::is_lazy)
 }
 
 fn size_bytes(tree: &Tree) -> u64 {

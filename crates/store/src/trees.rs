@@ -47,15 +47,11 @@ impl TreeId {
         }))
     }
 
-    /// Returns the name of a tree that was made from the indexes of layers, the lowest first: of each layer what its entries were
-    /// taken from.
-    pub fn of_indexes(indexes: &[Digest]) -> Self {
-        let mut text = String::from("wolffia lazy tree 1");
-        for index in indexes {
-            text.push('\n');
-            text.push_str(&index.hex());
-        }
-        Self::of_text(&text)
+    /// Returns the name of a tree some of whose layers are known by their indexes alone: `parts` is what
+    /// [`of_layers`](Self::of_layers), or its like, makes of all their digests.
+    #[must_use]
+    pub fn of_indexes(parts: Self) -> Self {
+        Self::of_text(&format!("wolffia lazy tree 1\n{parts}"))
     }
 
     /// Returns the name of a tree that is not made of tars: of what, the text says.

@@ -92,6 +92,12 @@ pub(crate) const SHARED: &[Flag] = &[
         "mount a path of this machine, or memory",
     ),
     value("name", None, "NAME", "the container's name"),
+    value(
+        "lazy",
+        None,
+        "auto|always|never",
+        "start before the image has come",
+    ),
     value("network", None, "none|host", "the network inside").or(&["net"]),
     value(
         "platform",

@@ -80,6 +80,10 @@ type Applet = fn(&[OsString]) -> u8;
 pub(crate) static NAMES: &[(&str, Applet)] = &[
     (wolffia_engine::helper::HELPER_NAME, helper::serve),
     (wolffia_mount::host::SERVER_NAME, wolffia_mount::host::serve),
+    (
+        wolffia_pull::lazy::lazyd::NAME,
+        wolffia_pull::lazy::lazyd::serve,
+    ),
     ("wolffia-oci", oci_runtime::serve),
     ("crun", oci_runtime::serve),
     ("runc", oci_runtime::serve),

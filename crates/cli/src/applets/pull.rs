@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `pull`: fetch images.
 
-use wolffia_pull::Policy;
+use wolffia_pull::{Lazy, Policy};
 
 use crate::{
     command::{Command, Group, refused, switch, value},
@@ -24,6 +24,12 @@ pub(crate) static COMMAND: Command = Command {
             "OS/ARCH",
             "choose among the platforms of an image",
         ),
+        switch(
+            "lazy",
+            None,
+            "leave layers that have an index where they are",
+        ),
+        switch("full", None, "fetch all of it (the default)"),
         switch("quiet", Some('q'), "only the image's id"),
         refused("all-tags", Some('a'), "name the tags"),
         refused("disable-content-trust", None, "signatures come later"),
@@ -38,9 +44,22 @@ fn serve(context: &Context, arguments: &Arguments) -> Result<u8, Failure> {
     let mapping = obtain::mapping(context)?;
     let quiet = arguments.is("quiet");
     let platform = arguments.text("platform")?;
+    let lazy = match (arguments.is("lazy"), arguments.is("full")) {
+        (true, true) => return Err(Failure::usage("--lazy and --full exclude each other")),
+        (true, false) => Lazy::Always,
+        (false, _) => Lazy::Never,
+    };
     let mut code = 0;
     for name in arguments.operand_texts()? {
-        match obtain::pull(context, &mapping, name, platform, Policy::Always, quiet) {
+        match obtain::pull(
+            context,
+            &mapping,
+            name,
+            platform,
+            Policy::Always,
+            lazy,
+            quiet,
+        ) {
             Ok(image) => {
                 let shown = if quiet {
                     image.image.to_string()

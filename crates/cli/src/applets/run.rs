@@ -11,7 +11,7 @@ use wolffia_engine::{
 };
 use wolffia_image::Reference;
 use wolffia_pull::{
-    Policy,
+    Lazy, Policy,
     job::{Outcome, Task},
 };
 use wolffia_store::{ImageRecord, StoreError};
@@ -211,12 +211,25 @@ fn image_for(
         name,
         platform,
         policy.unwrap_or_default(),
+        lazy(arguments)?,
         quiet,
     )?;
     let record = store
         .image(&pulled.image)
         .map_err(|error| super::store_failure(&error))?;
     record.ok_or_else(|| Failure::new(format!("{name} was removed while it was pulled")))
+}
+
+/// Reads `--lazy`.
+fn lazy(arguments: &Arguments) -> Result<Lazy, Failure> {
+    match arguments.text("lazy")? {
+        None | Some("auto") => Ok(Lazy::Auto),
+        Some("always") => Ok(Lazy::Always),
+        Some("never") => Ok(Lazy::Never),
+        Some(other) => Err(Failure::usage(format!(
+            "--lazy {other}: auto, always or never"
+        ))),
+    }
 }
 
 /// A whole name is looked up alone; what may be an id is resolved among all.

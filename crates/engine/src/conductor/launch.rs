@@ -14,7 +14,9 @@ use wolffia_mount::host::HostRoot;
 use wolffia_runtime::{self as runtime, Created, Launch, LaunchError, StartGate, Stdio, create};
 use wolffia_sys::{process::PidFd, pty::Winsize};
 
-use super::{OWN_FAILURE, channel::Problem, relay::Relay, root::Root, streams::Streams};
+use super::{
+    OWN_FAILURE, channel::Problem, lazy::LazyRoot, relay::Relay, root::Root, streams::Streams,
+};
 use crate::{
     bundle::Bundle,
     containers::{Container, Containers},
@@ -35,6 +37,7 @@ pub(super) struct Launched {
     /// The container's mounts, where they are to be kept until we end.
     pub(super) mounts: Option<fs::File>,
     pub(super) machine: Option<HostRoot>,
+    pub(super) lazy: Option<LazyRoot>,
 }
 
 /// Prepares the mounts, makes process 1, opens its gate.
@@ -104,6 +107,7 @@ pub(super) fn launch(
         console,
         ..
     } = created;
+    let (machine, lazy) = root.into_watched();
     let mut launched = Launched {
         init,
         init_child,
@@ -112,7 +116,8 @@ pub(super) fn launch(
         outputs,
         logged,
         mounts,
-        machine: root.into_machine(),
+        machine,
+        lazy,
     };
     launched.join_terminal(terminal_input, terminal_output)?;
     Ok(launched)

@@ -19,6 +19,7 @@ pub mod streams;
 pub mod watch;
 
 mod launch;
+mod lazy;
 mod root;
 
 use std::os::fd::AsFd;
@@ -201,6 +202,7 @@ fn stay(
         paused: true,
         ended_for: None,
         machine: launched.machine,
+        lazy: launched.lazy,
     };
     if detached {
         // Nobody waits for us any more, and we may be here for days.
@@ -217,6 +219,7 @@ fn stay(
     }
     // Unmounts the file tree: the container's folder can be removed then.
     drop(watch.machine.take());
+    drop(watch.lazy.take());
     (code, watch.channel.take())
 }
 

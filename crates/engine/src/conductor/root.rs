@@ -7,7 +7,7 @@ use wolffia_mount::{
 };
 use wolffia_sys::mount::Plan;
 
-use super::{OWN_FAILURE, channel::Problem};
+use super::{OWN_FAILURE, channel::Problem, lazy::LazyRoot};
 use crate::{
     containers::{Container, Containers},
     start::{Machine, RootFs},
@@ -18,8 +18,8 @@ const DOCTOR: &str = "wolffia doctor says what is missing";
 /// A root file system that can be mounted.
 #[derive(Debug)]
 pub(super) enum Root {
-    /// An image's.
-    Image(Plan),
+    /// An image's, and what serves those of its files that are still to come.
+    Image(Plan, Option<LazyRoot>),
     /// This machine's own files; to be kept as long as the container lives.
     Machine(HostRoot),
 }
@@ -34,7 +34,7 @@ impl Root {
     ) -> Result<Root, Problem> {
         let fail = |error: &dyn std::error::Error, hints| Problem::of(OWN_FAILURE, error, hints);
         let options = &container.record.options;
-        let work = WorkDir {
+        let mut work = WorkDir {
             volatile: options.remove,
             ..WorkDir::new(&container.folder)
         };
@@ -43,8 +43,21 @@ impl Root {
             (RootFs::Image(image), _) => {
                 let choice = choice::driver(state, &container.folder)
                     .map_err(|error| fail(&error, vec![DOCTOR.to_owned()]))?;
+                let lazy = match &image.lazy {
+                    Some(_) if !choice.driver.is_lazy() => {
+                        return Err(not_lazy(container));
+                    }
+                    Some(table) => {
+                        let store = containers.home().store();
+                        let lazy = LazyRoot::mount(&container.folder, &store, table)
+                            .map_err(|error| fail(&error, vec![DOCTOR.to_owned()]))?;
+                        work.lazy = Some(lazy.place().to_owned());
+                        Some(lazy)
+                    }
+                    None => None,
+                };
                 let plan = choice.driver.prepare(image, &work);
-                plan.map(Root::Image)
+                plan.map(|plan| Root::Image(plan, lazy))
                     .map_err(|error| fail(&error, Vec::new()))
             }
             (RootFs::Host, Some(Machine { link, private })) => {
@@ -70,16 +83,29 @@ impl Root {
     /// Returns the mounts.
     pub(super) fn plan(&self) -> &Plan {
         match self {
-            Root::Image(plan) => plan,
+            Root::Image(plan, _) => plan,
             Root::Machine(root) => &root.plan,
         }
     }
 
     /// Returns what must be watched.
-    pub(super) fn into_machine(self) -> Option<HostRoot> {
+    pub(super) fn into_watched(self) -> (Option<HostRoot>, Option<LazyRoot>) {
         match self {
-            Root::Image(_) => None,
-            Root::Machine(root) => Some(root),
+            Root::Image(_, lazy) => (None, lazy),
+            Root::Machine(root) => (Some(root), None),
         }
+    }
+}
+
+fn not_lazy(container: &Container) -> Problem {
+    Problem {
+        code: OWN_FAILURE,
+        message: "this image is not wholly here, and this kernel cannot mount files that are still to come"
+            .to_owned(),
+        causes: Vec::new(),
+        hints: vec![format!(
+            "fetch the rest: wolffia pull --full {}",
+            container.record.image.name()
+        )],
     }
 }

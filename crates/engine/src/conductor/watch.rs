@@ -26,6 +26,7 @@ use wolffia_sys::{
 use super::{
     OWN_FAILURE,
     channel::{Channel, Heard, Order},
+    lazy::LazyRoot,
     relay::Relay,
 };
 use crate::{
@@ -69,6 +70,8 @@ pub struct Watch {
     pub ended_for: Option<Signal>,
     /// This machine's own files, where the container is made from those: their server may need a successor.
     pub machine: Option<HostRoot>,
+    /// What serves the files of an image that are still to come.
+    pub lazy: Option<LazyRoot>,
 }
 
 /// How it came out.
@@ -238,6 +241,9 @@ impl Watch {
                 Ok(Some((pid, _))) => {
                     let pid = pid.as_raw_nonzero().get().unsigned_abs();
                     self.with_machine(|machine| machine.reaped(pid));
+                    if let Some(lazy) = &mut self.lazy {
+                        lazy.reaped(pid);
+                    }
                 }
                 Err(Errno::INTR) => {}
                 // Without any child left, process 1 has been waited for by somebody else.

@@ -20,6 +20,10 @@ impl SnapshotDriver for Stubs {
         "stubs"
     }
 
+    fn is_lazy(&self) -> bool {
+        true
+    }
+
     fn fitness(&self, facts: &Overlays) -> Result<Score, WhyNot> {
         match &facts.data_layers {
             Ok(()) => Ok(Score(100)),
@@ -31,7 +35,9 @@ impl SnapshotDriver for Stubs {
     }
 
     fn prepare(&self, image: &ImageRoot, work: &WorkDir) -> Result<Plan, DriverError> {
+        // What is in the store is never asked for elsewhere: the kernel takes the first layer that has the object.
         let mut data = vec![image.objects.clone()];
+        data.extend(work.lazy.clone());
         // The last: whatever lies there, it answers for nothing that is ours.
         data.extend(image.elsewhere.iter().cloned());
         Ok(plan(image.stubs.clone(), data, work)?)

@@ -97,10 +97,7 @@ impl Replies {
     }
 
     /// Answers a read: `fill` writes at most `len` bytes and says how many.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "a ticket is answered once"
-    )]
+    #[expect(clippy::needless_pass_by_value, reason = "a ticket is answered once")]
     pub fn data(
         &self,
         ticket: Ticket,
@@ -117,10 +114,7 @@ impl Replies {
     }
 
     /// Answers a read that failed.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "a ticket is answered once"
-    )]
+    #[expect(clippy::needless_pass_by_value, reason = "a ticket is answered once")]
     pub fn failed(&self, ticket: Ticket, errno: Errno) {
         let mut reply = Reply::default();
         reply.clear();

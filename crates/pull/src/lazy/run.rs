@@ -30,7 +30,7 @@ const RUN_OBJECTS_MAX: usize = 1024;
 /// Bytes that are read at once.
 const READ_BYTES: usize = 64 << 10;
 /// Requests at once.
-pub const WORKERS: usize = 8;
+pub(super) const WORKERS: usize = 8;
 /// Of these, for what is only foreseen.
 const AHEAD_MAX: usize = 6;
 
@@ -41,7 +41,7 @@ struct Part {
 }
 
 /// Works until the process ends.
-pub fn work(supply: &Supply) -> ! {
+pub(super) fn work(supply: &Supply) -> ! {
     loop {
         let (first, urgency) = supply.next(AHEAD_MAX);
         carry_out(supply, first);
@@ -106,7 +106,10 @@ impl<'supply> Run<'supply> {
         let Item { object, chunk } = first.item;
         // Further chunks of the same object.
         let mut next = chunk + 1;
-        while let Some(taken) = self.try_chunk(Item { object, chunk: next }) {
+        while let Some(taken) = self.try_chunk(Item {
+            object,
+            chunk: next,
+        }) {
             self.add(taken);
             next += 1;
         }
@@ -131,7 +134,9 @@ impl<'supply> Run<'supply> {
             let Some(first) = self.first_chunk(number) else {
                 return;
             };
-            let Some((layer, span)) = first.span.and_then(|span| self.supply.table.span(span).ok())
+            let Some((layer, span)) = first
+                .span
+                .and_then(|span| self.supply.table.span(span).ok())
             else {
                 return;
             };

@@ -34,7 +34,7 @@ use wolffia_store::{BUFFERED_BYTES_MAX, ObjectClaim, PartialObject, Session, Sto
 use super::table::{Object, Table};
 
 /// How long a reader waits at most: longer than all tries of one request take where a registry is only slow.
-pub const WAIT_MAX: Duration = Duration::from_secs(60);
+pub const WAIT_MAX: Duration = Duration::from_mins(1);
 /// How often an object is looked for that another process fetches.
 const ELSEWHERE_PERIOD: Duration = Duration::from_millis(4);
 /// How often is looked for readers that have waited too long.
@@ -116,7 +116,10 @@ pub(super) enum Body {
     /// A small one.
     Memory(Mutex<Vec<u8>>),
     /// A large one, and the session that holds its file.
-    File(PartialObject, #[expect(dead_code, reason = "kept for its lock")] Arc<Session<'static>>),
+    File(
+        PartialObject,
+        #[expect(dead_code, reason = "kept for its lock")] Arc<Session<'static>>,
+    ),
 }
 
 impl Body {
@@ -176,6 +179,24 @@ struct State {
     touched_set: Vec<bool>,
     working_ahead: usize,
     counts: Counts,
+}
+
+impl State {
+    /// Makes an object active; nothing of it is in a queue yet.
+    fn begin(&mut self, number: u32, chunks: Vec<Chunk>) {
+        let active = Active {
+            states: vec![ChunkState::Queued; chunks.len()],
+            left: chunks.len(),
+            chunks,
+            tries: 0,
+            body: None,
+            claim: None,
+            waiters: Vec::new(),
+            urgency: Urgency::Ahead,
+        };
+        self.active.insert(number, active);
+        self.status[number as usize] = Status::Active;
+    }
 }
 
 /// See the [module](self).
@@ -262,26 +283,14 @@ impl Supply {
         if state.status[number as usize] == Status::Present {
             return;
         }
-        if !state.active.contains_key(&number) {
-            let chunks = match self.table.chunks(object) {
-                Ok(chunks) => chunks,
+        if state.status[number as usize] == Status::Missing {
+            match self.table.chunks(object) {
+                Ok(chunks) => state.begin(number, chunks),
                 Err(error) => {
                     (self.complain)(&format!("{}: {error}", self.table.path(object)));
                     return;
                 }
-            };
-            let active = Active {
-                states: vec![ChunkState::Queued; chunks.len()],
-                left: chunks.len(),
-                chunks,
-                tries: 0,
-                body: None,
-                claim: None,
-                waiters: Vec::new(),
-                urgency: Urgency::Ahead,
-            };
-            state.active.insert(number, active);
-            state.status[number as usize] = Status::Active;
+            }
             if urgency == Urgency::Ahead {
                 queue_all(state, number, urgency);
             }
@@ -358,18 +367,7 @@ impl Supply {
         if chunks.len() != 1 {
             return None;
         }
-        let active = Active {
-            states: vec![ChunkState::Queued; chunks.len()],
-            left: chunks.len(),
-            chunks,
-            tries: 0,
-            body: None,
-            claim: None,
-            waiters: Vec::new(),
-            urgency: Urgency::Ahead,
-        };
-        state.active.insert(number, active);
-        state.status[number as usize] = Status::Active;
+        state.begin(number, chunks);
         Some(())
     }
 
@@ -442,15 +440,14 @@ impl Supply {
         let small = usize::try_from(object.size_bytes)
             .ok()
             .filter(|size| *size <= BUFFERED_BYTES_MAX);
-        let body = Arc::new(match small {
-            Some(size) => Body::Memory(Mutex::new(vec![0; size])),
-            None => {
-                let session = self.session()?;
-                let partial = session
-                    .begin_partial(object.size_bytes)
-                    .map_err(io::Error::other)?;
-                Body::File(partial, session)
-            }
+        let body = Arc::new(if let Some(size) = small {
+            Body::Memory(Mutex::new(vec![0; size]))
+        } else {
+            let session = self.session()?;
+            let partial = session
+                .begin_partial(object.size_bytes)
+                .map_err(io::Error::other)?;
+            Body::File(partial, session)
         });
         active.body = Some(Arc::clone(&body));
         Ok(body)
@@ -608,7 +605,10 @@ impl Supply {
         if active.waiters.is_empty() {
             return;
         }
-        let path = self.table.object(number).map(|object| self.table.path(object));
+        let path = self
+            .table
+            .object(number)
+            .map(|object| self.table.path(object));
         (self.complain)(&format!(
             "reading /{} of {}: {failure}",
             path.as_deref().unwrap_or(NOWHERE),
@@ -728,16 +728,23 @@ pub(super) enum Failure {
 
 /// Tells whether a part of an object can be shown: its chunks are here, and each was compared with a digest of its own.
 fn is_here(active: &Active, part: &Range<u64>) -> bool {
-    active.chunks.iter().zip(&active.states).all(|(chunk, state)| {
-        let range = chunk.in_file();
-        range.end <= part.start
-            || range.start >= part.end
-            || (*state == ChunkState::Done && (chunk.digest.is_some() || chunk.span.is_none()))
-    })
+    active
+        .chunks
+        .iter()
+        .zip(&active.states)
+        .all(|(chunk, state)| {
+            let range = chunk.in_file();
+            range.end <= part.start
+                || range.start >= part.end
+                || (*state == ChunkState::Done && (chunk.digest.is_some() || chunk.span.is_none()))
+        })
 }
 
 fn queue_all(state: &mut State, number: u32, urgency: Urgency) {
-    let count = state.active.get(&number).map_or(0, |active| active.chunks.len());
+    let count = state
+        .active
+        .get(&number)
+        .map_or(0, |active| active.chunks.len());
     for chunk in 0..u32::try_from(count).unwrap_or(u32::MAX) {
         let item = Item {
             object: number,

@@ -99,7 +99,10 @@ pub struct Table {
 }
 
 fn bad(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("table of a lazy image: {what}"))
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("table of a lazy image: {what}"),
+    )
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
@@ -132,9 +135,12 @@ impl Table {
         if &head[..8] != MAGIC {
             return Err(bad("it is none"));
         }
-        let [about, objects, chunks, spans, rest] =
-            [8, 16, 24, 32, 40].map(|at| u64_at(&head, at));
-        if about > ABOUT_BYTES_MAX || objects > OBJECTS_MAX || chunks > CHUNKS_MAX || spans > CHUNKS_MAX {
+        let [about, objects, chunks, spans, rest] = [8, 16, 24, 32, 40].map(|at| u64_at(&head, at));
+        if about > ABOUT_BYTES_MAX
+            || objects > OBJECTS_MAX
+            || chunks > CHUNKS_MAX
+            || spans > CHUNKS_MAX
+        {
             return Err(bad("it is beyond all limits"));
         }
         let objects_at = HEAD_BYTES as u64 + about;
@@ -223,9 +229,11 @@ impl Table {
 
     /// Finds an object by its digest.
     pub fn find_digest(&self, digest: &Digest) -> Option<u32> {
-        let found = self.by_digest.binary_search_by_key(digest.as_bytes(), |number| {
-            *self.objects[*number as usize].digest.as_bytes()
-        });
+        let found = self
+            .by_digest
+            .binary_search_by_key(digest.as_bytes(), |number| {
+                *self.objects[*number as usize].digest.as_bytes()
+            });
         found.ok().map(|place| self.by_digest[place])
     }
 
@@ -246,7 +254,9 @@ impl Table {
                 length: u64_at(record, 20),
                 digest: (*digest.as_bytes() != [0; Digest::BYTES]).then_some(digest),
             };
-            if chunk.file_offset != end || chunk.span.is_some_and(|span| u64::from(span) >= self.spans) {
+            if chunk.file_offset != end
+                || chunk.span.is_some_and(|span| u64::from(span) >= self.spans)
+            {
                 return Err(bad("an object's chunks do not make it up"));
             }
             end = end
@@ -300,15 +310,20 @@ impl Table {
             let length = u16::from_le_bytes([length[0], length[1]]);
             self.rest(u64::from(object.path_at) + 2, length.into())
         });
-        bytes.map_or_else(|_| "?".to_owned(), |bytes| {
-            String::from_utf8_lossy(&bytes).into_owned()
-        })
+        bytes.map_or_else(
+            |_| "?".to_owned(),
+            |bytes| String::from_utf8_lossy(&bytes).into_owned(),
+        )
     }
 
     fn rest(&self, at: u64, length: u32) -> io::Result<Vec<u8>> {
         /// A window, or a path.
         const MAX: u32 = 1 << 16;
-        if length > MAX || at.checked_add(length.into()).is_none_or(|end| end > self.rest) {
+        if length > MAX
+            || at
+                .checked_add(length.into())
+                .is_none_or(|end| end > self.rest)
+        {
             return Err(bad("it points beyond its end"));
         }
         let mut bytes = vec![0; length as usize];
@@ -373,7 +388,8 @@ impl Builder {
     /// Takes the spans of a layer; returns what must be added to their numbers.
     pub fn layer(&mut self, layer: u16, spans: &[Span]) -> u32 {
         let first = u32::try_from(self.spans.len()).unwrap_or(u32::MAX);
-        self.spans.extend(spans.iter().map(|span| (layer, span.clone())));
+        self.spans
+            .extend(spans.iter().map(|span| (layer, span.clone())));
         first
     }
 

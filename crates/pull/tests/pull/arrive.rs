@@ -149,6 +149,7 @@ fn policy_missing_asks_nobody() {
         registry.name("a/b", "t")
     };
     let task = Task::Pull(PullRequest {
+        lazy: wolffia_pull::Lazy::Never,
         name: name.clone(),
         platform: Platform::host(),
         policy: Policy::Missing,

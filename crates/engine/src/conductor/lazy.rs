@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What keeps a lazy image alive: the connection of its object server, which the conductor holds, and the server itself.
+//!
+//! Theory of operation. The conductor mounts the FUSE file system and keeps its descriptor, so the mount lives as long as the container whatever happens
+//! to a server. `lazyd` is a child of the conductor, with the descriptor as its standard input. When it ends before the container does, the next one is
+//! started at once: it needs no memory of the old one, and the kernel sends it again what nobody answered. One that cannot even begin is not
+//! replaced for ever: then the descriptor is closed, and what is missing cannot be read, but nobody waits.
+
+use std::{
+    fs, io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::{fs::DirBuilderExt, process::CommandExt},
+    },
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use rustix::{io::Errno, mount::UnmountFlags};
+use thiserror::Error;
+use wolffia_mount::fuse::objects;
+use wolffia_pull::lazy::lazyd;
+use wolffia_sys::process::{CloneFlags, Closing, clone_into, close_from};
+
+/// The directory in the container's own that the objects are mounted on.
+const PLACE: &str = "lazy";
+/// How often a server is replaced: a fault that comes back at every start must not burn a processor for ever.
+const REPLACEMENTS_MAX: u32 = 200;
+/// Exit code of a child that could not execute this program.
+const NOT_EXECUTED: u8 = 127;
+
+/// The objects of a lazy image, served.
+#[derive(Debug)]
+pub struct LazyRoot {
+    place: PathBuf,
+    store: PathBuf,
+    table: PathBuf,
+    /// Gone when there is no server any more and never will be.
+    device: Option<OwnedFd>,
+    server: u32,
+    replacements_left: u32,
+}
+
+/// A lazy image could not be served.
+#[derive(Debug, Error)]
+pub enum LazyError {
+    /// The mount place.
+    #[error("making the mount place {path}")]
+    Place {
+        /// The directory.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The file system.
+    #[error("mounting the files that are still to come")]
+    Mount(#[source] Errno),
+    /// The server.
+    #[error("starting the server of files that are still to come")]
+    Start(#[source] Errno),
+}
+
+impl LazyRoot {
+    /// Mounts the objects of a table and starts their server. Must run inside the user namespace, as its root, in a mount namespace of its own.
+    pub fn mount(folder: &Path, store: &Path, table: &Path) -> Result<LazyRoot, LazyError> {
+        let place = folder.join(PLACE);
+        match fs::DirBuilder::new().mode(0o700).create(&place) {
+            Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(LazyError::Place {
+                    path: place,
+                    source,
+                });
+            }
+            _ => {}
+        }
+        let device = objects::mount(&place).map_err(LazyError::Mount)?;
+        let mut root = LazyRoot {
+            place,
+            store: store.to_owned(),
+            table: table.to_owned(),
+            device: Some(device),
+            server: 0,
+            replacements_left: REPLACEMENTS_MAX,
+        };
+        root.start(lazyd::FIRST).map_err(LazyError::Start)?;
+        Ok(root)
+    }
+
+    /// Returns where the objects are mounted.
+    pub fn place(&self) -> &Path {
+        &self.place
+    }
+
+    fn start(&mut self, turn: &str) -> Result<(), Errno> {
+        let device = self.device.as_ref().ok_or(Errno::NOTCONN)?;
+        let child = clone_into(CloneFlags::FORK, || {
+            let ready = rustix::stdio::dup2_stdin(device.as_fd())
+                .and_then(|()| close_from(3, Closing::AtExec));
+            let error = ready.map_or_else(Into::into, |()| {
+                Command::new("/proc/self/exe")
+                    .arg0(lazyd::NAME)
+                    .arg(&self.store)
+                    .arg(&self.table)
+                    .arg(turn)
+                    .current_dir("/")
+                    .exec()
+            });
+            tracing::error!(%error, "the server of a lazy image was not started");
+            NOT_EXECUTED
+        })?;
+        self.server = child.pid;
+        Ok(())
+    }
+
+    /// Takes note that a child of the caller has ended; where that was the server, there is another.
+    pub fn reaped(&mut self, child: u32) {
+        if child != self.server {
+            return;
+        }
+        let left = self.replacements_left.checked_sub(1);
+        self.replacements_left = left.unwrap_or(0);
+        let started = match left {
+            Some(_) => self.start(lazyd::SUCCESSOR),
+            None => Err(Errno::AGAIN),
+        };
+        if let Err(errno) = started {
+            tracing::warn!(%errno, "a lazy image is not served any more");
+            self.device = None;
+        }
+    }
+}
+
+/// Takes the mount out of the caller's namespace, so that the container's directory can be removed.
+impl Drop for LazyRoot {
+    fn drop(&mut self) {
+        if let Err(errno) = rustix::mount::unmount(&self.place, UnmountFlags::DETACH) {
+            tracing::debug!(%errno, place = %self.place.display(), "a lazy image stays mounted");
+        }
+    }
+}
