@@ -18,17 +18,18 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("mount", &["store", "sys", "image"]),
     ("pull", &["fetch", "store", "mount", "image", "sys"]),
     ("net", &["sys", "packet"]),
+    ("notify", &["sys", "image", "store"]),
     ("runtime", &["sys", "image"]),
     (
         "engine",
         &[
-            "sys", "image", "store", "fetch", "mount", "pull", "runtime", "net",
+            "sys", "image", "store", "fetch", "mount", "pull", "runtime", "net", "notify",
         ],
     ),
     (
         "cli",
         &[
-            "sys", "image", "store", "fetch", "mount", "pull", "runtime", "net", "engine",
+            "sys", "image", "store", "fetch", "mount", "pull", "runtime", "net", "notify", "engine",
         ],
     ),
     // Not part of the product: the kit must not know what the rooms above the lowest two do.
