@@ -33,8 +33,9 @@ use crate::{
     exec::{Exec, exec},
     hooks,
     launch::{self, LaunchError, Running, StartGate},
-    prepare::Seccomp,
-    spec::{Process, Spec, SpecError},
+    prepare::{PrepareError, Seccomp},
+    seccomp::cache::Cache,
+    spec::{Hook, LoadError, Process, Spec, SpecError},
     state::{State, Status},
 };
 
@@ -44,7 +45,7 @@ mod foreground;
 mod handover;
 mod place;
 
-use place::Place;
+use place::{Launched, Place};
 
 /// The longest name of a container: with the directory's path it must fit a path component.
 const ID_BYTES_MAX: usize = 200;
@@ -140,6 +141,15 @@ pub enum OciError {
     },
 }
 
+impl From<LoadError> for OciError {
+    fn from(error: LoadError) -> OciError {
+        match error {
+            LoadError::Spec(error) => error.into(),
+            LoadError::Seccomp(error) => LaunchError::from(PrepareError::from(error)).into(),
+        }
+    }
+}
+
 impl OciError {
     /// Returns the exit code that stands for it.
     pub fn code(&self) -> u8 {
@@ -193,6 +203,8 @@ pub struct Making<'a> {
 pub struct Container {
     directory: PathBuf,
     record: Record,
+    /// What runs when it is deleted, where that is known already; else the bundle says it.
+    poststop: Option<Vec<Hook>>,
 }
 
 impl Home {
@@ -217,21 +229,28 @@ impl Home {
     pub fn create(&self, id: &str, making: &Making<'_>) -> Result<(), OciError> {
         let place = Place::make(self, id)?;
         let gate = place.bind_gate()?;
-        let (_, created) = place.launch(making, StartGate::Socket(gate))?;
-        place.keep(making, created.pid)
+        let launched = place.launch(making, &self.filters(), StartGate::Socket(gate))?;
+        place.keep(making, launched.created.pid)
     }
 
     /// Makes and starts a container that is the caller's child.
     pub fn run(&self, id: &str, making: &Making<'_>) -> Result<(Container, Running), OciError> {
         let place = Place::make(self, id)?;
-        let (stays, created) = place.launch(making, StartGate::Open)?;
-        place.record(making, created.pid)?;
+        let Launched {
+            created,
+            console,
+            poststop,
+        } = place.launch(making, &self.filters(), StartGate::Open)?;
+        let record = place.record(making, created.pid)?;
         let mut running = created.start()?;
-        running.console = stays;
-        let directory = place.directory.clone();
+        running.console = console;
+        let container = Container {
+            directory: place.directory.clone(),
+            record,
+            poststop: Some(poststop),
+        };
         place.settle();
-        let record = read(&directory)?.ok_or_else(|| OciError::Unknown(id.to_owned()))?;
-        Ok((Container { directory, record }, running))
+        Ok((container, running))
     }
 
     /// Returns a container.
@@ -239,7 +258,7 @@ impl Home {
         let directory = self.directory(id)?;
         let unknown = || OciError::Unknown(id.to_owned());
         let record = read(&directory)?.ok_or_else(unknown)?;
-        Ok(Container { directory, record })
+        Ok(Container::known(directory, record))
     }
 
     /// Returns all containers, by name.
@@ -249,7 +268,7 @@ impl Home {
         for entry in entries {
             let directory = entry.map_err(file("reading", &self.path))?.path();
             if let Some(record) = read(&directory)? {
-                containers.push(Container { directory, record });
+                containers.push(Container::known(directory, record));
             }
         }
         containers.sort_by(|one, other| one.record.id.cmp(&other.record.id));
@@ -260,7 +279,7 @@ impl Home {
     pub fn delete(&self, id: &str, force: bool) -> Result<(), OciError> {
         let directory = self.directory(id)?;
         match read(&directory)? {
-            Some(record) => Container { directory, record }.delete(force),
+            Some(record) => Container::known(directory, record).delete(force),
             None if force => match fs::remove_dir_all(&directory) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     Err(file("removing", &directory)(error))
@@ -269,6 +288,11 @@ impl Home {
             },
             None => Err(OciError::Unknown(id.to_owned())),
         }
+    }
+
+    /// The filters of the bundles that were run here; its name cannot be a container's.
+    fn filters(&self) -> Cache {
+        Cache::new(self.path.join("~filters"))
     }
 
     fn directory(&self, id: &str) -> Result<PathBuf, OciError> {
@@ -365,6 +389,14 @@ fn start_time(pid: u32) -> Option<u64> {
 }
 
 impl Container {
+    fn known(directory: PathBuf, record: Record) -> Container {
+        Container {
+            directory,
+            record,
+            poststop: None,
+        }
+    }
+
     /// Returns the state as the specification has it.
     pub fn state(&self) -> State {
         let status = self.status();
@@ -489,11 +521,12 @@ impl Container {
         };
         fs::remove_dir_all(&self.directory).map_err(file("removing", &self.directory))?;
         // The bundle may be gone; then nothing is to be run.
-        let hooks = Spec::load(&self.record.bundle)
-            .ok()
-            .and_then(|spec| spec.hooks)
-            .unwrap_or_default();
-        for hook in &hooks.poststop {
+        let from_bundle = || {
+            let hooks = Spec::load(&self.record.bundle).ok()?.hooks;
+            Some(hooks.unwrap_or_default().poststop)
+        };
+        let poststop = self.poststop.clone().or_else(from_bundle);
+        for hook in poststop.iter().flatten() {
             if let Err(error) = hooks::run(hook, &state.to_json()) {
                 tracing::warn!(%error, "a poststop hook failed");
             }

@@ -142,6 +142,8 @@ pub enum Seccomp {
     Spec,
     /// This one.
     Program(Program),
+    /// This one, installed in its own way.
+    Filter(Filter),
     /// None.
     Unconfined,
 }
@@ -440,6 +442,7 @@ fn filter(asked: Option<&Seccomp>, linux: &Linux) -> Result<Option<Filter>, Prep
             program: program.clone(),
             flags: wolffia_sys::seccomp::Flags::ALLOW_SPECULATION,
         })),
+        Seccomp::Filter(filter) => Ok(Some(filter.clone())),
         Seccomp::Spec => Ok(linux.seccomp.as_ref().map(seccomp::from_oci).transpose()?),
     }
 }

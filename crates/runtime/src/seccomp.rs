@@ -12,6 +12,7 @@
 
 use wolffia_sys::seccomp::{Instruction, Program, ProgramError};
 
+pub mod cache;
 pub mod document;
 pub mod numbers;
 pub mod oci;
@@ -23,7 +24,7 @@ mod machine;
 #[cfg(test)]
 mod tests;
 
-pub use oci::{LinuxSeccomp, from_oci};
+pub use oci::{Filter, LinuxSeccomp, from_oci};
 pub use policy::{Architecture, Policy};
 pub use profile::DEFAULT_BOUNDING;
 pub use wolffia_sys::seccomp::{policy, tree};

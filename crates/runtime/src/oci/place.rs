@@ -28,9 +28,19 @@ use crate::{
     init::RootFs,
     launch::{Created, Launch, StartGate, create},
     prepare::Seccomp,
-    spec::{Process, Spec, VERSION},
+    seccomp::cache::Cache,
+    spec::{Hook, Process, Spec, VERSION},
     state::{State, Status},
 };
+
+/// A container that was launched.
+pub(super) struct Launched {
+    pub(super) created: Created,
+    /// The terminal's end where nobody else took it.
+    pub(super) console: Option<OwnedFd>,
+    /// What runs when it is deleted.
+    pub(super) poststop: Vec<Hook>,
+}
 
 /// A container's directory while it is being made; removed again unless it is kept.
 pub(super) struct Place {
@@ -64,13 +74,14 @@ impl Place {
         .map_err(|errno| file("binding", &path)(errno.into()))
     }
 
-    /// Launches the container; returns the terminal's end where nobody else takes it.
+    /// Launches the container.
     pub(super) fn launch(
         &self,
         making: &Making<'_>,
+        filters: &Cache,
         start: StartGate,
-    ) -> Result<(Option<OwnedFd>, Created), OciError> {
-        let spec = Spec::load(making.bundle)?;
+    ) -> Result<Launched, OciError> {
+        let (spec, filter) = Spec::load_with_filter(making.bundle, filters)?;
         let process = spec.process.as_ref().ok_or(OciError::Missing("process"))?;
         let detached = matches!(start, StartGate::Socket(_));
         match (process.terminal, making.console_socket.is_some()) {
@@ -94,7 +105,7 @@ impl Place {
         launch.preserve_fds = making.preserve_fds;
         launch.pivot = making.pivot;
         launch.start = start;
-        launch.seccomp = Seccomp::Spec;
+        launch.seccomp = filter.map_or(Seccomp::Unconfined, Seccomp::Filter);
         if process.terminal {
             launch.stdio = Stdio::Terminal(console_size(process));
         }
@@ -104,8 +115,11 @@ impl Place {
             let _ = created.pidfd.send_signal(KILL);
             return Err(error);
         }
-        let console = created.console.take();
-        Ok((console, created))
+        Ok(Launched {
+            console: created.console.take(),
+            created,
+            poststop: spec.hooks.unwrap_or_default().poststop,
+        })
     }
 
     fn hand_over(
@@ -132,7 +146,7 @@ impl Place {
         Ok(())
     }
 
-    pub(super) fn record(&self, making: &Making<'_>, pid: u32) -> Result<(), OciError> {
+    pub(super) fn record(&self, making: &Making<'_>, pid: u32) -> Result<Record, OciError> {
         let record = Record {
             oci_version: VERSION.to_owned(),
             id: self.id.clone(),
@@ -155,7 +169,7 @@ impl Place {
         if let Some(path) = making.pid_file {
             write_pid(path, pid)?;
         }
-        Ok(())
+        Ok(record)
     }
 
     pub(super) fn keep(self, making: &Making<'_>, pid: u32) -> Result<(), OciError> {
