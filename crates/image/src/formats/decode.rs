@@ -12,7 +12,7 @@
 //! only as good as what the caller checks: the whole file's digest, or the span's ([`SpanDecoder::verify_span`]).
 
 use super::{Chunk, Decoder, Span, window};
-use crate::inflate::{GzipStream, InflateError, Inflater, Progress, Step};
+use crate::inflate::{GzipStream, InflateError, Step};
 use crate::{Digest, Hasher};
 
 /// Most bytes of one piece.
@@ -244,12 +244,8 @@ pub fn decode<'chunk>(
 impl SpanDecoder {
     /// Lets the whole span be compared with [`Span::digest`]: all of its packed bytes must be fed then. Returns whether it has
     /// one.
-    pub fn verify_span(&mut self, span: &Span, window: &[u8]) -> bool {
-        self.verify = span.digest.map(|digest| {
-            let mut hasher = Hasher::new();
-            hasher.update(window);
-            (hasher, digest)
-        });
+    pub fn verify_span(&mut self, span: &Span) -> bool {
+        self.verify = span.digest.map(|digest| (Hasher::new(), digest));
         self.verify.is_some()
     }
 }
@@ -266,7 +262,6 @@ enum Form {
     Raw,
     Zstd(zstd::stream::raw::Decoder<'static>),
     Gzip(Box<GzipStream>),
-    Deflate(Box<Inflater>),
 }
 
 impl std::fmt::Debug for Unpacker {
@@ -275,7 +270,6 @@ impl std::fmt::Debug for Unpacker {
             Form::Raw => "Raw",
             Form::Zstd(_) => "Zstd",
             Form::Gzip(_) => "Gzip",
-            Form::Deflate(_) => "Deflate",
         })
     }
 }
@@ -294,12 +288,12 @@ impl Unpacker {
             Decoder::Gzip => Form::Gzip(Box::default()),
             Decoder::Deflate { bits, .. } => {
                 let window = window::unpack(window).ok_or(DecodeError::Window)?;
-                Form::Deflate(Box::new(Inflater::resume(*bits, &window)))
+                Form::Gzip(Box::new(GzipStream::resume(*bits, &window)))
             }
         };
         let piece = match form {
             Form::Raw | Form::Zstd(_) => vec![0; PIECE_BYTES_MAX],
-            Form::Gzip(_) | Form::Deflate(_) => Vec::new(),
+            Form::Gzip(_) => Vec::new(),
         };
         Ok(Self {
             form,
@@ -313,7 +307,6 @@ impl Unpacker {
         match &self.form {
             Form::Raw | Form::Zstd(_) => &self.piece[..self.given],
             Form::Gzip(stream) => stream.inflater().output(),
-            Form::Deflate(inflater) => inflater.output(),
         }
     }
 
@@ -341,23 +334,6 @@ impl Unpacker {
                     match step {
                         Ok(Step::Hungry) if packed.is_empty() => return Ok(0),
                         Ok(Step::Hungry) => stream.push(take(packed)),
-                        Ok(_) => {}
-                        Err(error) => return inflate_error(error),
-                    }
-                }
-            }
-            Form::Deflate(inflater) => {
-                inflater.take_output();
-                loop {
-                    let progress = inflater.run(last);
-                    let given = inflater.output().len();
-                    if given > 0 {
-                        return Ok(given);
-                    }
-                    match progress {
-                        Ok(Progress::End) => return Ok(0),
-                        Ok(Progress::Hungry) if packed.is_empty() => return Ok(0),
-                        Ok(Progress::Hungry) => inflater.push(take(packed)),
                         Ok(_) => {}
                         Err(error) => return inflate_error(error),
                     }

@@ -115,8 +115,8 @@ pub struct Span {
     pub decoder: Decoder,
     /// Bytes it decodes to, at most: decoding goes no further.
     pub output_bytes: u64,
-    /// SHA-256 of the window as it is fetched (if there is one) followed by the packed bytes. For parts of large files, in formats whose chunks
-    /// have no digests.
+    /// SHA-256 of the packed bytes. For parts of large files, in formats whose chunks have no digests; windows are covered by the index's
+    /// own digest.
     pub digest: Option<Digest>,
     /// Where decoding may stop, ascending in both; empty where only the end is known.
     pub marks: Vec<Mark>,
@@ -383,6 +383,32 @@ pub fn lazy_digest(layer: &Digest, offset: u64, inner_offset: u64, length: u64) 
     hasher.update(&inner_offset.to_le_bytes());
     hasher.update(&length.to_le_bytes());
     Digest::from_bytes(hasher.finish().as_bytes().map(|byte| !byte))
+}
+
+/// Cuts a stretch of the tar where spans begin: `cuts` are the places in it where each span's output does.
+pub(super) fn cut(
+    cuts: &[u64],
+    mut offset: u64,
+    length: u64,
+    chunks: &mut Vec<Chunk>,
+) -> Result<(), &'static str> {
+    let end = offset
+        .checked_add(length)
+        .ok_or("a file is absurdly long")?;
+    while offset < end {
+        let place = cuts.partition_point(|cut| *cut <= offset);
+        let place = place.checked_sub(1).ok_or("a file before the first span")?;
+        let next = cuts.get(place + 1).map_or(end, |next| (*next).min(end));
+        chunks.push(Chunk {
+            file_offset: 0,
+            length: next - offset,
+            span: Some(u32::try_from(place).map_err(|_| "number of spans")?),
+            skip: offset - cuts[place],
+            digest: None,
+        });
+        offset = next;
+    }
+    Ok(())
 }
 
 /// A map in the making: contents in any order, equal ones once. Errors say what is wrong.

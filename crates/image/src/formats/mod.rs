@@ -26,11 +26,13 @@
 //! |---|---|
 //! | [`estargz`] | stargz, eStargz, and eStargz with its table elsewhere |
 //! | [`zstd_chunked`] | zstd:chunked, both dialects |
+//! | [`gzip_index`] | ordinary gzip layers and plain tars, with an index of our own |
 //! | [`whole`] | nothing: any layer, when it comes whole |
 
 mod claim;
 mod decode;
 pub mod estargz;
+pub mod gzip_index;
 mod index;
 mod record;
 mod toc;

@@ -180,9 +180,9 @@ impl<'layer> Toc<'layer> {
         }
     }
 
-    fn entry(&mut self, entry: Entry) -> Result<(), FormatError> {
+    fn entry(&mut self, entry: &Entry) -> Result<(), FormatError> {
         if entry.kind == "chunk" {
-            return self.chunk(&entry, None);
+            return self.chunk(entry, None);
         }
         self.close()?;
         let path = entry.name.trim_end_matches('/');
@@ -192,7 +192,7 @@ impl<'layer> Toc<'layer> {
         } else if path == NO_LANDMARK {
             self.nothing_first = true;
         }
-        let header = self.header(&entry)?;
+        let header = self.header(entry)?;
         if let Wants::Content { size } = self.builder.begin(header)? {
             if size == 0 {
                 self.builder.content(Digest::of(&[]));
@@ -205,7 +205,7 @@ impl<'layer> Toc<'layer> {
                 first: self.pieces.len(),
                 position: 0,
             });
-            return self.chunk(&entry, digest);
+            return self.chunk(entry, digest);
         }
         Ok(())
     }
@@ -368,7 +368,7 @@ impl<'layer> Toc<'layer> {
             map.prefetch(Prefetch::Nothing);
         } else if let Some(end) = self.landmark {
             let end = end.min(layer.size);
-            map.prefetch(Prefetch::Ranges(vec![0..end]));
+            map.prefetch(Prefetch::Ranges(std::iter::once(0..end).collect()));
         }
         Ok(LayerIndex {
             layer: self.builder.finish(),
@@ -435,7 +435,7 @@ impl<'json> Visitor<'json> for Entries<'_, '_> {
 
     fn visit_seq<S: SeqAccess<'json>>(self, mut row: S) -> Result<(), S::Error> {
         while let Some(entry) = row.next_element::<Entry>()? {
-            if let Err(error) = self.0.entry(entry) {
+            if let Err(error) = self.0.entry(&entry) {
                 self.0.error = Some(error);
                 return Err(serde::de::Error::custom("entry"));
             }

@@ -22,8 +22,8 @@ const FLAGS_UNKNOWN: u8 = 0xe0;
 pub struct GzipStream {
     inflater: Inflater,
     place: Place,
-    /// Bytes of output before the current member.
-    before_bytes: u64,
+    /// Bytes of output before the current member; `None` if it was begun in the middle.
+    before_bytes: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +66,17 @@ impl GzipStream {
         Self {
             inflater: Inflater::new(),
             place: Place::Header { first: true },
-            before_bytes: 0,
+            before_bytes: None,
+        }
+    }
+
+    /// Returns a reader in the middle of a member, at a block's border: see [`Inflater::resume`]. Its length is not compared.
+    #[must_use]
+    pub fn resume(skip_bits: u8, window: &[u8]) -> Self {
+        Self {
+            inflater: Inflater::resume(skip_bits, window),
+            place: Place::Body,
+            before_bytes: None,
         }
     }
 
@@ -108,7 +118,7 @@ impl GzipStream {
                     };
                     self.inflater.skip(length);
                     self.inflater.restart();
-                    self.before_bytes = self.inflater.output_bytes();
+                    self.before_bytes = Some(self.inflater.output_bytes());
                     self.place = Place::Body;
                     return Ok(Step::Begin);
                 }
@@ -134,8 +144,10 @@ impl GzipStream {
                         };
                     };
                     let length = u64::from(u32::from_le_bytes(*length));
-                    let given = self.inflater.output_bytes() - self.before_bytes;
-                    if length != given & u64::from(u32::MAX) {
+                    let output_bytes = self.inflater.output_bytes();
+                    if self.before_bytes.is_some_and(|before| {
+                        length != (output_bytes - before) & u64::from(u32::MAX)
+                    }) {
                         return Err(InflateError::Gzip("a member's length is wrong"));
                     }
                     self.inflater.skip(TRAILER_BYTES);

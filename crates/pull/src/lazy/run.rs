@@ -290,7 +290,7 @@ impl<'supply> Run<'supply> {
             .map_err(Trouble::Gone)?;
         let chunks = wanted.iter().map(|taken| &taken.chunk);
         let mut decoder = SpanDecoder::new(&part.span, &[], chunks)?;
-        let whole = decoder.verify_span(&part.span, &[]);
+        let whole = decoder.verify_span(&part.span);
         let mut written: Vec<u64> = vec![0; wanted.len()];
         let mut complete: Vec<usize> = Vec::new();
         let mut broken = None;

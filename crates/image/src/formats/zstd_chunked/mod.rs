@@ -156,17 +156,17 @@ impl Indexer for Reading {
     fn step(&mut self, answers: Vec<Answer>) -> Result<Step, FormatError> {
         let answer = answers.into_iter().next().unwrap_or_default();
         match std::mem::replace(&mut self.state, State::Begin) {
-            State::Begin => match annotated(&self.layer) {
-                Some((position, _)) => self.need(position),
-                None => {
-                    self.state = State::Tail;
-                    let from = self.layer.size.saturating_sub(LOOK_BYTES);
-                    Ok(Step::Need(vec![Need {
-                        of: Blob::Layer,
-                        range: from..self.layer.size,
-                    }]))
+            State::Begin => {
+                if let Some((position, _)) = annotated(&self.layer) {
+                    return self.need(position);
                 }
-            },
+                self.state = State::Tail;
+                let from = self.layer.size.saturating_sub(LOOK_BYTES);
+                Ok(Step::Need(vec![Need {
+                    of: Blob::Layer,
+                    range: from..self.layer.size,
+                }]))
+            }
             State::Tail => match Position::read_footer(&answer) {
                 Some(position) => self.need(position),
                 None => Err(FormatError::NeedsWhole("it has no table of contents")),
