@@ -2,28 +2,25 @@
 //! Looks at everything in the store and says what is not as it must be.
 //!
 //! Every object is read and its digest compared with its attribute and its name; records are read, what they need is looked
-//! for, and stub trees are compared with their records entry by entry. With [`Repair::Yes`], damaged objects and stub trees are
+//! for, and trees on disk are compared with their records entry by entry ([`tree`]). With [`Repair::Yes`], damaged objects and stub trees are
 //! taken away together with the records of the layers that need them, so that the next pull fetches them anew.
 
-use std::collections::HashSet;
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::fs::{FileType, Mode, OFlags, Stat};
 use serde::{Deserialize, Serialize};
-use wolffia_image::tree::{Entry, Kind, Meta};
 use wolffia_image::{Digest, Hasher, ObjectName};
 
-use crate::elsewhere::{Places, REDIRECT_BYTES_MAX};
-use crate::error::{Doing, Result};
+use crate::elsewhere::Places;
+use crate::error::Result;
 use crate::garbage::contents;
 use crate::layout::Store;
 use crate::owners::Owners;
-use crate::session::{Session, list};
-use crate::stubs::{METACOPY_ATTRIBUTE, REDIRECT_ATTRIBUTE};
-use crate::trees::{STUBS_PREFIX, TreeId, stubs_path};
+use crate::session::Session;
+
+mod tree;
 
 /// Most problems that are told one by one.
 pub const PROBLEMS_MAX: usize = 1000;
@@ -40,7 +37,7 @@ pub struct Report {
     pub bytes: u64,
     /// Images.
     pub images: u64,
-    /// Stub trees that were compared with their records.
+    /// Stub trees, and trees unpacked from them, that were compared with their records.
     pub stub_trees: u64,
     /// What is wrong, the first [`PROBLEMS_MAX`].
     pub problems: Vec<Problem>,
@@ -237,167 +234,6 @@ impl Store {
         Ok(())
     }
 
-    fn check_trees(
-        &self,
-        session: &Session<'_>,
-        owners: Option<&Owners>,
-        repair: Repair,
-        report: &mut Report,
-    ) -> Result<()> {
-        for id in self.tree_ids()? {
-            let before = report.problem_count;
-            self.check_tree(id, owners, report)?;
-            if report.problem_count > before && repair == Repair::Yes {
-                session.take_away(&id.path())?;
-                report.repaired += 1;
-            }
-        }
-        Ok(())
-    }
-
-    fn check_tree(&self, id: TreeId, owners: Option<&Owners>, report: &mut Report) -> Result<()> {
-        let record = self.path().join(id.path()).join("record");
-        let tree = match self.tree(id) {
-            Ok(tree) => tree,
-            Err(error) => {
-                report.add(record, error.to_string());
-                return Ok(());
-            }
-        };
-        let places = match self.places(id) {
-            Ok(places) => places,
-            Err(error) => {
-                report.add(record, error.to_string());
-                return Ok(());
-            }
-        };
-        let lazy = self.lazy_table(id)?.is_some();
-        if !lazy && let Some(problem) = self.missing_object(contents(&tree.entries), &places)? {
-            report.add(record, problem);
-        }
-        self.check_facts(id, report)?;
-        let Some(owners) = owners else { return Ok(()) };
-        let stubs = self.path().join(stubs_path(id, &owners.key)).join("root");
-        if stubs.exists() {
-            report.stub_trees += 1;
-            self.check_stubs(&stubs, &tree.entries, &places, owners, report)?;
-        }
-        Ok(())
-    }
-
-    /// Looks at what was counted for each stub tree of a tree.
-    fn check_facts(&self, id: TreeId, report: &mut Report) -> Result<()> {
-        for name in self.list(&id.path().to_string_lossy())? {
-            if name.starts_with(STUBS_PREFIX)
-                && let Err(error) = self.stub_facts(&id.path().join(name))
-            {
-                report.add(self.path().join(id.path()), error.to_string());
-            }
-        }
-        Ok(())
-    }
-
-    /// Compares a stub tree with its record.
-    fn check_stubs(
-        &self,
-        root: &Path,
-        entries: &[Entry],
-        places: &Places,
-        owners: &Owners,
-        report: &mut Report,
-    ) -> Result<()> {
-        let mut expected = HashSet::new();
-        for entry in entries {
-            let path = root.join(entry.path.as_path());
-            if matches!(
-                entry.kind,
-                Kind::CharDevice { .. } | Kind::BlockDevice { .. }
-            ) {
-                continue;
-            }
-            let problem =
-                match rustix::fs::statat(rustix::fs::CWD, &path, AtFlags::SYMLINK_NOFOLLOW) {
-                    Ok(stat) => self.stub_problem(entry, &path, &stat, places, owners)?,
-                    Err(errno) => Some(format!("it cannot be looked at: {errno}")),
-                };
-            if let Some(problem) = problem {
-                report.add(path, problem);
-            }
-            expected.insert(entry.path.as_bytes());
-        }
-        let mut to_walk = vec![PathBuf::new()];
-        while let Some(directory) = to_walk.pop() {
-            let at = crate::layout::open_directory(rustix::fs::CWD, &root.join(&directory))
-                .doing("opening", root.join(&directory))?;
-            for name in list(&at).doing("listing", root.join(&directory))? {
-                let path = directory.join(name);
-                if !expected.contains(path.as_os_str().as_bytes()) {
-                    report.add(root.join(path), "the record does not name it");
-                } else if root
-                    .join(&path)
-                    .symlink_metadata()
-                    .is_ok_and(|found| found.is_dir())
-                {
-                    to_walk.push(path);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn stub_problem(
-        &self,
-        entry: &Entry,
-        path: &Path,
-        stat: &Stat,
-        places: &Places,
-        owners: &Owners,
-    ) -> Result<Option<String>> {
-        let file_type = FileType::from_raw_mode(stat.st_mode);
-        let right_type = match entry.kind {
-            Kind::Directory => FileType::Directory,
-            Kind::File { .. } => FileType::RegularFile,
-            Kind::Symlink { .. } => FileType::Symlink,
-            Kind::Fifo => FileType::Fifo,
-            // What it links to was looked at under its first name.
-            _ => return Ok(None),
-        };
-        if file_type != right_type {
-            return Ok(Some(format!("it is {file_type:?}, not {right_type:?}")));
-        }
-        if let Some(problem) = meta_problem(&entry.meta, file_type, stat, owners) {
-            return Ok(Some(problem));
-        }
-        let attribute = |name: &str| {
-            let mut value = [0; REDIRECT_BYTES_MAX];
-            let length = rustix::fs::lgetxattr(path, name, &mut value[..]).ok()?;
-            Some(value[..length.min(value.len())].to_vec())
-        };
-        Ok(match &entry.kind {
-            Kind::File { size, .. } if u64::try_from(stat.st_size) != Ok(*size) => {
-                Some(format!("its size is {}, not {size}", stat.st_size))
-            }
-            Kind::File { size: 0, .. } => {
-                attribute(REDIRECT_ATTRIBUTE).map(|_| "an empty file names an object".to_owned())
-            }
-            Kind::File { digest, .. } => {
-                let redirect = attribute(REDIRECT_ATTRIBUTE);
-                let right = match places.redirect(digest) {
-                    Some(redirect) => Some(redirect),
-                    // An object of a lazy image may be missing; its name is known all the same.
-                    None => Some(self.name_for(digest)?.redirect().into_bytes()),
-                };
-                (redirect != right || attribute(METACOPY_ATTRIBUTE) != Some(Vec::new()))
-                    .then(|| format!("it does not name the object of {digest}"))
-            }
-            Kind::Symlink { target } => {
-                let found = rustix::fs::readlink(path, Vec::new()).doing("reading", path)?;
-                (found.as_bytes() != target.as_slice()).then(|| "its target is another".to_owned())
-            }
-            _ => None,
-        })
-    }
-
     /// Returns what to say where an object is missing.
     fn missing_object(
         &self,
@@ -468,31 +304,7 @@ impl Store {
     }
 }
 
-fn meta_problem(meta: &Meta, file_type: FileType, stat: &Stat, owners: &Owners) -> Option<String> {
-    let symlink = file_type == FileType::Symlink;
-    if !symlink && stat.st_mode & 0o7777 != meta.mode {
-        return Some(format!(
-            "its mode is {:o}, not {:o}",
-            stat.st_mode & 0o7777,
-            meta.mode
-        ));
-    }
-    let (user, group, _) = owners.shown(meta.uid, meta.gid);
-    if !owners.is_single() && (stat.st_uid, stat.st_gid) != (user, group) {
-        return Some(format!(
-            "it belongs to {}:{}, not {user}:{group}",
-            stat.st_uid, stat.st_gid
-        ));
-    }
-    let time = (
-        stat.st_mtime,
-        u32::try_from(stat.st_mtime_nsec).unwrap_or(u32::MAX),
-    );
-    (time != (meta.mtime.seconds, meta.mtime.nanoseconds))
-        .then(|| "it was changed at another time".to_owned())
-}
-
-fn hash(mut file: File, buffer: &mut [u8]) -> std::io::Result<(Digest, u64)> {
+fn hash(mut file: impl Read, buffer: &mut [u8]) -> std::io::Result<(Digest, u64)> {
     let mut hasher = Hasher::new();
     loop {
         let read = file.read(buffer)?;

@@ -49,4 +49,4 @@ pub use parts::PartialObject;
 pub use power::FLUSHED_AFTER_SECONDS;
 pub use session::Session;
 pub use stubs::{METACOPY_ATTRIBUTE, REDIRECT_ATTRIBUTE};
-pub use trees::{Claim, ImageRoot, StubFacts, TreeId};
+pub use trees::{Claim, ImageRoot, StubFacts, TreeId, UNPACKED};

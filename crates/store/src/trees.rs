@@ -25,6 +25,9 @@ pub(crate) const TREE_BYTES_MAX: usize = 512 << 20;
 /// How the files of claims end, beside the layers' records.
 const CLAIM_SUFFIX: &str = ".claim";
 
+/// The name of the plain directory that a mount driver unpacks beside a stub tree.
+pub const UNPACKED: &str = "unpacked";
+
 /// How the directories of a tree's stub trees begin.
 pub(crate) const STUBS_PREFIX: &str = "stubs-";
 

@@ -3,7 +3,7 @@
 //!
 //! # Theory of operation
 //! The copy is written beside the stub tree under a name of its own, which is locked (flock) as long as its writer lives, and
-//! appears by one rename; a loser of a race throws his copy away, and what a killed writer left is swept by the next.
+//! appears by one rename, after it is on disk; a loser of a race throws his copy away, and what a killed writer left is swept by the next.
 //! Contents are shared with the objects where the file system can (FICLONE), else copied in the kernel. Directories get
 //! owner, mode and times after everything below them is there.
 //!
@@ -30,13 +30,11 @@ use rustix::{
     io::Errno,
 };
 
-use wolffia_store::ImageRoot;
+use wolffia_store::{ImageRoot, UNPACKED};
 
 use super::{DriverError, UnpackError};
 use crate::work::remove_tree;
 
-/// The unpacked directory's name beside the stub tree.
-const NAME: &str = "unpacked";
 /// How drafts of it are called.
 const DRAFT_PREFIX: &str = ".unpacking-";
 /// Bytes of an extended attribute's value, or of all names, at most: the kernel's bound.
@@ -53,7 +51,7 @@ const REDIRECT: &[u8] = b"user.overlay.redirect";
 pub(super) fn ensure(image: &ImageRoot) -> Result<PathBuf, DriverError> {
     let stubs = &image.stubs;
     let home = stubs.parent().unwrap_or(Path::new("/"));
-    let target = home.join(NAME);
+    let target = home.join(UNPACKED);
     let failed = |source| DriverError::Unpack {
         path: target.clone(),
         source,
@@ -64,9 +62,11 @@ pub(super) fn ensure(image: &ImageRoot) -> Result<PathBuf, DriverError> {
         Err(errno) => return Err(failed(system("looking at", &target)(errno))),
     }
     sweep(home);
-    let (draft, _lock) = new_draft(home).map_err(failed)?;
+    let (draft, lock) = new_draft(home).map_err(failed)?;
     let result = unpack(image, &draft.join("root")).and_then(|()| {
         let whole = draft.join("root");
+        // Nobody looks at its contents again: they are on disk before it has its name, or a power failure would leave torn ones.
+        rustix::fs::syncfs(&lock).map_err(system("flushing", &whole))?;
         match rustix::fs::renameat_with(CWD, &whole, CWD, &target, RenameFlags::NOREPLACE) {
             // Somebody else was faster: the same tree for the same mapping is the same.
             Ok(()) | Err(Errno::EXIST | Errno::NOTEMPTY) => Ok(()),

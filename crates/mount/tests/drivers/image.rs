@@ -95,6 +95,19 @@ fn entries() -> Vec<Entry> {
     ]
 }
 
+/// The mapping of the user namespace that the tests run in.
+pub(crate) fn owners() -> Owners {
+    let ids = vec![IdSpan {
+        first: 0,
+        count: 65_536,
+    }];
+    Owners {
+        key: "s1".into(),
+        users: ids.clone(),
+        groups: ids,
+    }
+}
+
 /// Makes the store and the image. Must run inside a user namespace with 65,536 ids.
 pub(crate) fn make(place: &Path) -> ImageRoot {
     let store = Store::open(place.join("store")).unwrap();
@@ -116,15 +129,7 @@ pub(crate) fn make(place: &Path) -> ImageRoot {
     );
     let config = ImageConfig::parse(config).unwrap();
     let record = ImageRecord::new(config, b"a manifest".to_vec(), Vec::new(), 1, 1);
-    let ids = vec![IdSpan {
-        first: 0,
-        count: 65_536,
-    }];
-    let owners = Owners {
-        key: "s1".into(),
-        users: ids.clone(),
-        groups: ids,
-    };
+    let owners = owners();
     session.put_tree(record.tree, &tree).unwrap();
     session.put_stubs(record.tree, &tree, &owners).unwrap();
     let name = Reference::parse("localhost/every:kind").unwrap();

@@ -20,7 +20,7 @@ use rustix::{
     mount::{MountPropagationFlags, UnmountFlags},
 };
 use wolffia_mount::{SnapshotDriver, WorkDir, choice, drivers};
-use wolffia_store::ImageRoot;
+use wolffia_store::{ImageRoot, Repair, Store, UNPACKED, UnusedLayers};
 use wolffia_sys::facts::{Overlays, overlay};
 use wolffia_testkit::need;
 
@@ -142,6 +142,10 @@ const SUITE: &[Promise] = &[
     (
         "discard removes what any id wrote",
         discard_removes_what_any_id_wrote,
+    ),
+    (
+        "what a driver makes is checked with the store, and goes with its image",
+        what_a_driver_makes_is_checked_and_collected,
     ),
 ];
 
@@ -395,4 +399,38 @@ fn a_file_system_that_cannot_carry_an_upper_layer_is_refused_by_name() {
         refusal.contains("making a directory on the storage"),
         "{refusal}"
     );
+}
+
+fn what_a_driver_makes_is_checked_and_collected(bench: &Bench) {
+    let store = Store::open(bench.place.path().join("store")).unwrap();
+    let owners = image::owners();
+    let check = |repair| store.check(Some(&owners), repair).unwrap();
+    drop(bench.mount(&bench.work("one")));
+    let clean = check(Repair::No);
+    assert_eq!(clean.problems, [], "as it was made");
+    let unpacked = bench.image.stubs.with_file_name(UNPACKED);
+    assert_eq!(clean.stub_trees, if unpacked.exists() { 2 } else { 1 });
+    if unpacked.exists() {
+        // One byte, at the same time as before.
+        let path = unpacked.join("dir/same");
+        let mut damaged = CONTENT.to_vec();
+        damaged[0] ^= 1;
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        let before = file.metadata().unwrap().modified().unwrap();
+        (&file).write_all(&damaged).unwrap();
+        file.set_modified(before).unwrap();
+        let report = check(Repair::Yes);
+        assert_eq!(report.problem_count, 1, "{:?}", report.problems);
+        assert_eq!(report.problems[0].path, path);
+        assert!(!unpacked.exists(), "taken away, to be made again");
+    }
+    store.remove("localhost/every:kind", &[], true).unwrap();
+    store.collect(UnusedLayers::Drop).unwrap();
+    for folder in ["trees", "objects", "ingest"] {
+        let left: Vec<_> = fs::read_dir(store.path().join(folder))
+            .unwrap()
+            .flat_map(|entry| fs::read_dir(entry.unwrap().path()).unwrap())
+            .collect();
+        assert!(left.is_empty(), "{folder}: {left:?}");
+    }
 }
