@@ -21,7 +21,7 @@ use std::{
     fs::File,
     io::Read,
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
         unix::ffi::{OsStrExt, OsStringExt},
     },
     path::Path,
@@ -256,9 +256,28 @@ pub fn is_same_file(one: impl AsFd, other: impl AsFd) -> Result<bool, Errno> {
 ///
 /// Goes through `proc`, a descriptor of a /proc mount: the only path by which the kernel allows it.
 pub fn reopen(proc: impl AsFd, fd: impl AsFd, flags: OFlags) -> Result<OwnedFd, Errno> {
-    use std::os::fd::AsRawFd;
     let path = format!("self/fd/{}", fd.as_fd().as_raw_fd());
     fs::openat(proc, path, flags | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Takes a descriptor that this program was started with, by its number.
+///
+/// It is closed on exec from now on. `EBADF` where there is none, where it is one of the three standard ones, and where it was opened by
+/// this program or taken before: those are closed on exec already, and belong to somebody.
+pub fn inherited(number: RawFd) -> Result<OwnedFd, Errno> {
+    if number <= 2 {
+        return Err(Errno::BADF);
+    }
+    #[expect(unsafe_code, reason = "a number becomes a descriptor")]
+    // SAFETY: the number is not negative; the call answers EBADF where nothing is open there, and closes nothing.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    if rustix::io::fcntl_getfd(borrowed)?.contains(rustix::io::FdFlags::CLOEXEC) {
+        return Err(Errno::BADF);
+    }
+    rustix::io::fcntl_setfd(borrowed, rustix::io::FdFlags::CLOEXEC)?;
+    #[expect(unsafe_code, reason = "a number becomes a descriptor")]
+    // SAFETY: it is open, and nobody owns it: what this program opens is marked as closed on exec, what it takes here too.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// Returns the status of a file named below a directory, without following a link at its end.

@@ -8,6 +8,7 @@
 //! Errors of single calls are [`Errno`]; modules that do more have an enumeration that says what was done to what.
 
 pub mod capabilities;
+pub mod datagram;
 pub mod facts;
 pub mod fd;
 pub mod idmap;
@@ -25,6 +26,7 @@ pub mod signal;
 pub mod socket;
 pub mod socket_option;
 pub mod stepping_stone;
+pub mod tap;
 pub mod xattr;
 
 pub use rustix::io::Errno;
