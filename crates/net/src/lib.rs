@@ -3,4 +3,10 @@
 //!
 //! The helpers of this room are processes of their own, one thread each: they live under a container's conductor and end with it.
 
+pub mod drivers;
+pub mod helper;
 pub mod ports;
+pub mod settings;
+pub mod user;
+
+pub use settings::Settings;

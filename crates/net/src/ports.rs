@@ -147,7 +147,7 @@ pub fn serve(
             descriptors: descriptors.len(),
         });
     }
-    raise_descriptors();
+    let _ = raise_descriptors();
     let mut inside = Inside::prepare(settings)?;
     let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(PortsError::Wait)?;
     let mut streams = Streams::default();
@@ -231,12 +231,14 @@ pub fn shut_in() -> Result<(), JailError> {
 const NET_ADMIN: [&str; 1] = ["CAP_NET_ADMIN"];
 
 /// Raises the limit of descriptors as far as it goes: a stream takes two, and shells begin with 1024.
-fn raise_descriptors() {
+pub(crate) fn raise_descriptors() -> u64 {
     if let Some(resource) = rlimit::by_name("nofile") {
         let hard = rlimit::get(resource).hard;
         // With the limit as it is, fewer streams are served.
         let _ = rlimit::set(resource, rlimit::Limit { soft: hard, hard });
+        return rlimit::get(resource).soft;
     }
+    u64::MAX
 }
 
 impl Settings {

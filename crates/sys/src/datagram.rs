@@ -222,7 +222,10 @@ pub fn undelivered(socket: impl AsFd) -> Result<Option<Undelivered>, Errno> {
         iov_len: start.len(),
     };
     let mut message = header(&mut name, &mut control, &mut piece);
-    #[expect(unsafe_code, reason = "rustix does not give out these control messages")]
+    #[expect(
+        unsafe_code,
+        reason = "rustix does not give out these control messages"
+    )]
     // SAFETY: the header points to a name, a control room and a piece of memory that outlive the call, with their true lengths.
     let answer = unsafe {
         libc::recvmsg(
@@ -269,7 +272,10 @@ fn header(
     control: &mut Control,
     piece: &mut libc::iovec,
 ) -> libc::msghdr {
-    #[expect(unsafe_code, reason = "a struct of the kernel's with padding on some machines")]
+    #[expect(
+        unsafe_code,
+        reason = "a struct of the kernel's with padding on some machines"
+    )]
     // SAFETY: an all-zero msghdr is a valid value.
     let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
     header.msg_name = name.as_mut_ptr().cast();
@@ -290,8 +296,15 @@ fn each_control(header: &libc::msghdr, mut each: impl FnMut(libc::c_int, libc::c
     #[expect(unsafe_code, reason = "memory that the kernel wrote to")]
     // SAFETY: `header` made the pointer from a `Control`, which is initialised, still borrowed by its caller, and CONTROL_BYTES long.
     let mut rest = unsafe { std::slice::from_raw_parts(header.msg_control.cast::<u8>(), length) };
-    let number = |bytes: &[u8]| bytes.first_chunk::<4>().map(|four| i32::from_ne_bytes(*four));
-    while let Some(whole) = rest.first_chunk::<8>().map(|eight| usize::from_ne_bytes(*eight)) {
+    let number = |bytes: &[u8]| {
+        bytes
+            .first_chunk::<4>()
+            .map(|four| i32::from_ne_bytes(*four))
+    };
+    while let Some(whole) = rest
+        .first_chunk::<8>()
+        .map(|eight| usize::from_ne_bytes(*eight))
+    {
         let (Some(level), Some(kind), Some(data)) = (
             rest.get(8..).and_then(number),
             rest.get(12..).and_then(number),
@@ -394,7 +407,11 @@ fn set_number(
             size_of::<libc::c_int>() as libc::socklen_t,
         )
     };
-    if answer < 0 { Err(last_errno()) } else { Ok(()) }
+    if answer < 0 {
+        Err(last_errno())
+    } else {
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -287,6 +287,18 @@ impl Netlink {
         self.tell(message)
     }
 
+    /// Tells whether packets to an address end here: it is one of this namespace's own, or broadcast.
+    pub fn is_local(&mut self, address: IpAddr) -> Result<bool, Errno> {
+        let mut message = Message::new(message::GET_ROUTE, 0);
+        let length = if address.is_ipv4() { 32 } else { 128 };
+        message.raw(&[message::family(address.is_ipv6()), length, 0, 0]);
+        message.raw(&[0; 8]);
+        message.ip(message::RTA_DST, address);
+        let mut kind = None;
+        self.ask(message, |_, body| kind = body.get(7).copied())?;
+        Ok(kind.is_some_and(|kind| kind != message::ROUTE_UNICAST))
+    }
+
     /// Adds a rule.
     pub fn add_rule(&mut self, rule: Rule) -> Result<(), Errno> {
         let message = rule_message(message::NEW_RULE, message::CREATE | message::EXCL, rule);

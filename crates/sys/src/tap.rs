@@ -63,9 +63,7 @@ bitflags::bitflags! {
 
 impl Offload {
     /// TCP and checksums.
-    const TCP: Offload = Offload::CHECKSUM
-        .union(Offload::TSO4)
-        .union(Offload::TSO6);
+    const TCP: Offload = Offload::CHECKSUM.union(Offload::TSO4).union(Offload::TSO6);
 
     /// What is asked for, in this order, until the kernel takes one.
     const LADDER: [Offload; 4] = [
@@ -252,7 +250,11 @@ fn ioctl_pointer(fd: &OwnedFd, number: libc::c_ulong, value: libc::c_int) -> Res
 }
 
 fn check(answer: libc::c_int) -> Result<(), Errno> {
-    if answer < 0 { Err(last_errno()) } else { Ok(()) }
+    if answer < 0 {
+        Err(last_errno())
+    } else {
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -313,10 +315,8 @@ mod tests {
                     }),
                 )?;
                 let (mut header, mut frame) = ([0xff; HEADER_BYTES], [0; 2048]);
-                let count = tap.read(&mut [
-                    IoSliceMut::new(&mut header),
-                    IoSliceMut::new(&mut frame),
-                ])?;
+                let count =
+                    tap.read(&mut [IoSliceMut::new(&mut header), IoSliceMut::new(&mut frame)])?;
                 assert!(count > HEADER_BYTES + 14);
                 assert_eq!(frame[12..14], [0x86, 0xdd], "an IPv6 frame");
                 assert_eq!(header[1], 0, "not to be cut");
