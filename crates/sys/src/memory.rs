@@ -114,7 +114,9 @@ mod tests {
     /// Pages of files in memory that count as this process's.
     fn file_pages_kib() -> u64 {
         let status = fs::read_to_string("/proc/self/status").expect("our own status");
-        let line = status.lines().find_map(|line| line.strip_prefix("RssFile:"));
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("RssFile:"));
         let words = line.and_then(|line| line.split_whitespace().next());
         words.and_then(|kib| kib.parse().ok()).expect("a number")
     }

@@ -127,6 +127,28 @@ fn a_stubborn_program_is_killed_after_its_time() {
     );
 }
 
+/// The stop signal is the one that was asked for, and a container stops by it.
+#[test]
+fn a_container_stops_by_its_own_signal() {
+    wolffia_testkit::need!(UserNamespace, Busybox);
+    let machine = Machine::new();
+    let line = "trap 'exit 9' USR1; trap 'exit 8' TERM; echo up; while :; do sleep 0.05; done";
+    for (flags, code) in [(&["--stop-signal", "USR1"][..], "9"), (&[], "8")] {
+        let words = [
+            &["run", "-d", "--name", "own"],
+            flags,
+            &[IMAGE, "sh", "-c", line],
+        ]
+        .concat();
+        machine.good(&words);
+        wait_for_line(&machine, "own", "up");
+        machine.good(&["stop", "own"]);
+        assert_eq!(machine.good(&["wait", "own"]), code, "{flags:?}");
+        machine.good(&["rm", "own"]);
+    }
+    machine.assert_clean();
+}
+
 #[test]
 fn another_program_joins_and_ends_with_its_own_code() {
     wolffia_testkit::need!(UserNamespace, SubIds, Busybox);

@@ -9,10 +9,10 @@ use serde_json::json;
 use wolffia_testkit::layout::{Layout, Meta, Tar};
 
 /// Programs of busybox that the tests use.
-const PROGRAMS: [&str; 27] = [
+const PROGRAMS: [&str; 28] = [
     "sh", "cat", "chown", "dd", "echo", "env", "false", "grep", "head", "hostname", "id", "kill",
     "ls", "mkdir", "mount", "ps", "pwd", "rm", "setsid", "sleep", "stat", "stty", "touch", "true",
-    "tty", "whoami", "seq",
+    "tty", "whoami", "seq", "readlink",
 ];
 
 /// The image's name in the store.

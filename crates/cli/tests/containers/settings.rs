@@ -81,6 +81,21 @@ fn a_program_finds_what_docker_would_give_it() {
     }
 }
 
+/// The machine's own network is there when it is asked for, and its ports; the other platform is refused by its name.
+#[test]
+fn the_hosts_network_and_another_platform() {
+    wolffia_testkit::need!(UserNamespace, Busybox);
+    let machine = Machine::new();
+    let ours = std::fs::read_link("/proc/self/ns/net").unwrap();
+    let said = machine.shell(&["--network", "host"], "readlink /proc/self/ns/net");
+    assert_eq!(said.out, ours.to_str().unwrap(), "{}", said.err);
+    let said = machine.shell(&["--network", "none"], "readlink /proc/self/ns/net");
+    assert_ne!(said.out, ours.to_str().unwrap(), "{}", said.err);
+    let said = machine.shell(&["--platform", "linux/s390x"], "true");
+    assert_eq!(said.code, 125);
+    assert!(said.err.contains("linux/s390x"), "{}", said.err);
+}
+
 /// Without sub-ids there is one id; another is refused with what to do about it.
 #[test]
 fn a_user_that_is_not_mapped_is_refused_with_help() {

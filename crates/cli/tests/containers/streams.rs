@@ -48,6 +48,20 @@ fn much_output_arrives_whole() {
     assert_eq!(machine.good(&["logs", "much"]).lines().count(), LINES);
     let last = machine.good(&["logs", "--tail", "2", "much"]);
     assert_eq!(last, format!("{}\n{LINES}", LINES - 1));
+    let stamped = machine.good(&["logs", "-t", "--tail", "1", "much"]);
+    let (time, line) = stamped.split_once(' ').unwrap();
+    assert_eq!(line, LINES.to_string());
+    assert_eq!(
+        machine
+            .good(&["logs", "--since", time, "much"])
+            .lines()
+            .last(),
+        Some(line)
+    );
+    assert_eq!(
+        machine.good(&["logs", "--since", "2100-01-01T00:00:00Z", "much"]),
+        ""
+    );
 }
 
 /// `logs -f` shows what is written while it looks, and ends with the container.

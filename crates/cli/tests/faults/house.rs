@@ -171,6 +171,15 @@ impl House {
         !self.processes().is_empty()
     }
 
+    /// Returns how many processes run our program.
+    pub(crate) fn programs(&self) -> usize {
+        let ours = |process: &Process| process.is_program;
+        self.processes()
+            .iter()
+            .filter(|process| ours(process))
+            .count()
+    }
+
     /// Fails where a process of this house still runs after [`END_MAX`].
     pub(crate) fn expect_nothing_runs(&self, seed: u64) {
         let deadline = Instant::now() + END_MAX;

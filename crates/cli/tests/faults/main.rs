@@ -8,6 +8,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
 
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
@@ -206,4 +207,59 @@ fn an_interrupted_pull_leaves_nothing_and_the_next_one_works() {
         house.good(&["pull", "-q", &name]);
         house.good(&["system", "reset", "--force"]);
     }
+}
+
+/// Everything alive hangs on the conductor, also what changed its ids and left its session; and nobody says otherwise afterwards.
+#[test]
+fn a_killed_conductor_takes_its_container_along_and_the_truth_is_told() {
+    wolffia_testkit::need!(UserNamespace, SubIds, Cc);
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let house = House::new();
+    let id = house.good(&["pull", "-q", house.image()]);
+    let start = [
+        "run",
+        "-d",
+        "--network",
+        "none",
+        "--name",
+        "kept",
+        "-e",
+        house.mark(),
+    ];
+    house.good(&[&start[..], &[&id, "scatter", "1000"]].concat());
+    assert_eq!(
+        house.programs(),
+        1,
+        "one process of ours stays with a container"
+    );
+    let mut log = house
+        .command(&["logs", "-f", "kept"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(log.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "ready", "orphans are there");
+    log.kill().unwrap();
+    log.wait().unwrap();
+    let conductor = house.good(&["inspect", "-f", "{{.State.ConductorPid}}", "kept"]);
+    let conductor = Pid::from_raw(conductor.parse().unwrap()).unwrap();
+    kill_process(conductor, Signal::KILL).unwrap();
+    house.expect_nothing_runs(0);
+    let told = house.good(&["ps", "-a", "--format", "{{.Names}} {{.State}}"]);
+    assert_eq!(told, "kept exited");
+    let told = house.good(&[
+        "inspect",
+        "-f",
+        "{{.State.ExitCode}} {{.State.Pid}} {{.State.Error}}",
+        "kept",
+    ]);
+    assert!(
+        told.starts_with("137 0 ") && told.contains("was killed"),
+        "{told}"
+    );
+    assert_eq!(house.good(&["logs", "kept"]), "ready");
+    assert_eq!(house.good(&["wait", "kept"]), "137");
+    house.good(&["rm", "kept"]);
+    assert_eq!(house.good(&["ps", "-aq"]), "");
+    house.expect_sound(0);
 }
