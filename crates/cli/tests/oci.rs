@@ -449,6 +449,26 @@ fn features_and_lists_are_what_callers_parse() {
         (&list[0]["id"], &list[0]["status"]),
         (&json!("test"), &json!("running"))
     );
+    let processes = |format: &str| bundle.oci(&["ps", "--format", format, "test"]).out;
+    let first: Vec<u64> = serde_json::from_str(&processes("json")).unwrap();
+    assert_eq!(first, [list[0]["pid"].as_u64().unwrap()]);
+    // One that joins belongs to it too.
+    let mut joined = bundle
+        .command(&["exec", "test", "sh", "-c", "echo here; exec cat"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = std::io::BufReader::new(joined.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut said, &mut String::new()).unwrap();
+    let both: Vec<u64> = serde_json::from_str(&processes("json")).unwrap();
+    assert!(both.len() == 2 && both.contains(&first[0]), "{both:?}");
+    assert_eq!(processes("table").lines().count(), 3);
+    drop(joined.stdin.take());
+    assert!(joined.wait().unwrap().success());
+    assert_eq!(bundle.oci(&["ps", "none"]).code, 1);
+    let paused = bundle.oci(&["pause", "test"]);
+    assert!(paused.err.contains("control group"), "{paused:?}");
     let failed = bundle.oci(&["--log", "log", "--log-format", "json", "start", "none"]);
     assert_eq!(failed.code, 1);
     let log: Value =

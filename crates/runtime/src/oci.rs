@@ -25,25 +25,27 @@ use rustix::{
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with},
 };
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
-use wolffia_sys::{Errno, idmap::IdMapError, mount::Pivot, process::PidFd};
+use wolffia_sys::{Errno, mount::Pivot, process::PidFd};
 
 use crate::{
     becoming::Stdio,
     exec::{Exec, exec},
     hooks,
     launch::{self, LaunchError, Running, StartGate},
-    prepare::{PrepareError, Seccomp},
+    prepare::Seccomp,
     seccomp::cache::Cache,
-    spec::{Hook, LoadError, Process, Spec, SpecError},
+    spec::{Hook, Process, Spec},
     state::{State, Status},
 };
 
+pub use error::OciError;
 pub use foreground::{Foreground, ForegroundError, wait_in_foreground};
 
+mod error;
 mod foreground;
 mod handover;
 mod place;
+mod processes;
 
 use place::{Launched, Place};
 
@@ -52,113 +54,6 @@ const ID_BYTES_MAX: usize = 200;
 
 /// How long a killed process may take to go before `delete --force` gives up.
 const DEATH_SECONDS_MAX: i64 = 10;
-
-/// What went wrong.
-#[derive(Debug, Error)]
-pub enum OciError {
-    /// The name cannot be a container's.
-    #[error(
-        "invalid container id {0:?}: letters, digits and _ + - . only, at most 200, and not . or .."
-    )]
-    BadId(String),
-    /// There is such a container.
-    #[error("container {0} exists already")]
-    Exists(String),
-    /// There is none.
-    #[error("container {0} does not exist")]
-    Unknown(String),
-    /// It is not as far as this needs.
-    #[error("container {id} is {status:?}, which does not allow it to be {wanted}")]
-    WrongStatus {
-        /// The container.
-        id: String,
-        /// How far it is.
-        status: Status,
-        /// What was wanted of it.
-        wanted: &'static str,
-    },
-    /// A file of the state failed us.
-    #[error("{doing} {path}")]
-    File {
-        /// What was being done.
-        doing: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
-    /// The state directory is another user's, or open to others.
-    #[error("the state directory {path} must belong to this user and nobody else may write to it")]
-    Unsafe {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// A record cannot be read.
-    #[error("reading {path}: not a record of ours")]
-    Record {
-        /// The file.
-        path: PathBuf,
-        /// What the parser says.
-        source: serde_json::Error,
-    },
-    /// The bundle's configuration.
-    #[error(transparent)]
-    Spec(#[from] SpecError),
-    /// The configuration says nothing about this.
-    #[error("the configuration has no {0}")]
-    Missing(&'static str),
-    /// Terminal and console socket do not go together.
-    #[error("{0}")]
-    Terminal(&'static str),
-    /// The ids could not be chosen.
-    #[error("choosing the container's ids")]
-    IdMap(#[from] IdMapError),
-    /// The container was not made or started.
-    #[error(transparent)]
-    Launch(#[from] LaunchError),
-    /// The process could not be signalled.
-    #[error("sending signal {signal} to container {id}")]
-    Signal {
-        /// The number.
-        signal: i32,
-        /// The container.
-        id: String,
-        /// The kernel's answer.
-        source: Errno,
-    },
-    /// It did not end although it was killed.
-    #[error("container {0} was killed and has not ended after {DEATH_SECONDS_MAX} seconds")]
-    Undead(String),
-    /// The other side of a socket did not take what it was to get.
-    #[error("handing {what} over at {path}")]
-    Handover {
-        /// What.
-        what: &'static str,
-        /// The socket.
-        path: PathBuf,
-        /// The kernel's answer.
-        source: Errno,
-    },
-}
-
-impl From<LoadError> for OciError {
-    fn from(error: LoadError) -> OciError {
-        match error {
-            LoadError::Spec(error) => error.into(),
-            LoadError::Seccomp(error) => LaunchError::from(PrepareError::from(error)).into(),
-        }
-    }
-}
-
-impl OciError {
-    /// Returns the exit code that stands for it.
-    pub fn code(&self) -> u8 {
-        match self {
-            OciError::Launch(error) => error.code(),
-            _ => 1,
-        }
-    }
-}
 
 /// Where the containers are kept.
 #[derive(Debug)]
@@ -474,6 +369,15 @@ impl Container {
                 id: self.record.id.clone(),
                 source,
             })
+    }
+
+    /// Returns the ids of its processes, as the caller numbers them.
+    pub fn processes(&self) -> Result<Vec<u32>, OciError> {
+        let pidfd = self.process("listed")?;
+        let found = processes::of(self.record.pid).map_err(file("listing", Path::new("/proc")))?;
+        // What was listed was the container's if its first process lives still.
+        drop(pidfd);
+        self.process("listed").map(|_| found)
     }
 
     /// Starts another process inside; it is the caller's child.

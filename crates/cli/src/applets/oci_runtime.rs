@@ -141,13 +141,14 @@ fn served(words: &[OsString], globals: &mut Globals) -> Result<u8, Failure> {
         "run" => verbs::run(globals, rest),
         "state" => show::state(globals, rest),
         "list" => show::list(globals, rest),
+        "ps" => show::ps(globals, rest),
         "kill" => verbs::kill(globals, rest),
         "delete" => verbs::delete(globals, rest),
         "exec" => exec::serve(globals, rest),
         "spec" => show::spec(rest),
         "features" => Ok(show::features()),
         "help" => Ok(show::help()),
-        verb @ ("pause" | "resume" | "ps" | "events" | "update" | "checkpoint" | "restore") => Err(
+        verb @ ("pause" | "resume" | "events" | "update" | "checkpoint" | "restore") => Err(
             Failure::usage(format!("`{verb}` is not served: it needs a control group")),
         ),
         verb => Err(Failure::usage(format!("there is no command {verb:?}"))),

@@ -37,7 +37,7 @@ An OCI runtime for bundles (a directory with config.json and a root file system)
   start ID
   run [-d] [--keep] [the flags of create] ID
   exec [-t] [-d] [-e A=B] [-u UID[:GID]] [--cwd DIR] [-p FILE] [--console-socket S] [--pid-file F] ID COMMAND ...
-  state ID           list [-f table|json] [-q]
+  state ID           list [-f table|json] [-q]   ps [-f table|json] ID
   kill ID [SIGNAL]   delete [-f] ID
   spec [-b BUNDLE] [--rootless]
   features
@@ -90,6 +90,25 @@ pub(super) fn state(globals: &Globals, words: &[OsString]) -> Result<u8, Failure
     value["created"] = stamp(container.created()).into();
     let text = serde_json::to_string_pretty(&value).map_err(|error| Failure::with(&error, 1))?;
     Ok(say(&(text + "\n")))
+}
+
+/// The ids of a container's processes; what runc would pass on to ps(1) is passed over.
+pub(super) fn ps(globals: &Globals, words: &[OsString]) -> Result<u8, Failure> {
+    let flags = Flags {
+        values: &["format"],
+        switches: &[],
+        shorts: &[('f', "format")],
+    };
+    let words = Words::read(words, &flags)?;
+    let processes = globals.home()?.find(words.id()?)?.processes()?;
+    match words.text("format")?.unwrap_or("table") {
+        "json" => Ok(say(&format!("{}\n", json!(processes)))),
+        "table" => {
+            let rows = processes.iter().map(|pid| format!("{pid}\n"));
+            Ok(say(&("PID\n".to_owned() + &rows.collect::<String>())))
+        }
+        other => Err(Failure::usage(format!("there is no format {other:?}"))),
+    }
 }
 
 pub(super) fn list(globals: &Globals, words: &[OsString]) -> Result<u8, Failure> {
