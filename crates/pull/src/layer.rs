@@ -21,13 +21,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use wolffia_image::Digest;
+use wolffia_image::formats::LayerIndex;
+use wolffia_image::formats::gzip_index::{self, Places, Whole};
 use wolffia_image::tar::{Event, Reader};
 use wolffia_image::tree::{Layer, LayerBuilder, Wants};
 use wolffia_store::{BUFFERED_BYTES_MAX, NewObject, Session};
 
 use crate::error::PullError;
 use crate::pipe::{self, Drain, Feeder};
-use crate::unpack::{Unpacked, unpack};
+use crate::unpack::{Begun, Unpacked, unpack};
 
 /// What all stages of all layers count, and look at to know whether to go on.
 #[derive(Debug, Default)]
@@ -52,6 +54,28 @@ pub(crate) struct Stored {
     pub(crate) diff_id: Digest,
     /// Digest and size of what was packed are the reader's to check; this is the size it had.
     pub(crate) tar_bytes: u64,
+    begun: Begun,
+    places: Places,
+}
+
+impl Stored {
+    /// Returns the layer's index, now that all of it has passed; none where it can only be read from its beginning.
+    pub(crate) fn index(&mut self, blob: Digest, blob_bytes: u64) -> Option<LayerIndex> {
+        let whole = Whole {
+            blob,
+            blob_bytes,
+            tar_bytes: self.tar_bytes,
+            layer: &self.layer,
+        };
+        let index = match std::mem::replace(&mut self.begun, Begun::Nowhere) {
+            Begun::Nowhere => return None,
+            Begun::Anywhere => gzip_index::build_plain(&whole, &self.places),
+            Begun::At(checkpoints) => gzip_index::build(&whole, checkpoints, &self.places),
+        };
+        index
+            .inspect_err(|problem| tracing::debug!(%blob, problem, "no index was made"))
+            .ok()
+    }
 }
 
 /// Where packed bytes come from.
@@ -93,6 +117,7 @@ pub(crate) fn store(
         reader: Reader::new(),
         builder: LayerBuilder::new(),
         file: File::None,
+        places: Places::new(),
     }
     .run(tar_out);
     let unpacked = unpacking.join().unwrap_or(Unpacked::Unwanted);
@@ -107,10 +132,12 @@ pub(crate) fn store(
         }),
         (_, Err(error)) => Err(error),
         (Unpacked::Unwanted, Ok(_)) => Err(PullError::Stopped),
-        (Unpacked::Whole(diff_id, tar_bytes), Ok(layer)) => Ok(Stored {
+        (Unpacked::Whole(diff_id, tar_bytes, begun), Ok((layer, places))) => Ok(Stored {
             layer,
             diff_id,
             tar_bytes,
+            begun,
+            places,
         }),
     }
 }
@@ -170,6 +197,8 @@ struct Storing<'run> {
     reader: Reader,
     builder: LayerBuilder,
     file: File<'run>,
+    /// Where files are in the tar.
+    places: Places,
 }
 
 /// The file whose data is passing.
@@ -183,7 +212,7 @@ enum File<'run> {
 }
 
 impl Storing<'_> {
-    fn run(mut self, mut tar: Drain) -> Result<Layer, PullError> {
+    fn run(mut self, mut tar: Drain) -> Result<(Layer, Places), PullError> {
         use std::io::BufRead as _;
         loop {
             // A failure of a stage above is told by that stage.
@@ -199,7 +228,7 @@ impl Storing<'_> {
         }
         let source = self.reader.finish();
         source.map_err(|source| self.tar_error(source))?;
-        Ok(self.builder.finish())
+        Ok((self.builder.finish(), self.places))
     }
 
     fn take(&mut self, mut piece: &[u8]) -> Result<(), PullError> {
@@ -217,10 +246,21 @@ impl Storing<'_> {
                             name: self.name.to_owned(),
                             source,
                         })?;
+                    self.places.begin();
                     self.begin(wants)?;
                 }
-                Event::Data { bytes, .. } => self.data(bytes)?,
-                Event::Hole { length, .. } => self.hole(length)?,
+                Event::Data { bytes, .. } => {
+                    if !matches!(self.file, File::None) {
+                        let length = bytes.len() as u64;
+                        let offset = self.reader.taken_bytes() - length;
+                        self.places.data(offset, length);
+                    }
+                    self.data(bytes)?;
+                }
+                Event::Hole { length, .. } => {
+                    self.places.hole(length);
+                    self.hole(length)?;
+                }
                 Event::EntryEnd => self.end()?,
             }
         }
@@ -295,6 +335,7 @@ impl Storing<'_> {
         if content.is_empty() {
             // Empty files are whole in the stub tree.
             self.builder.content(digest);
+            self.places.end(digest);
             return Ok(());
         }
         let stored = self.session.put(&digest, content)?;
@@ -304,6 +345,7 @@ impl Storing<'_> {
 
     fn count(&mut self, stored: wolffia_store::Stored) {
         self.builder.content(stored.digest);
+        self.places.end(stored.digest);
         if stored.new {
             self.counters
                 .stored_bytes

@@ -635,13 +635,16 @@ fn fetch_one(
         reader: Box::new(Download::new(Arc::clone(source), descriptor)),
         bytes: descriptor.size,
     };
-    let stored = layer::store(session, packed, counters)?;
+    let mut stored = layer::store(session, packed, counters)?;
     if stored.diff_id != planned.diff_id {
         return Err(PullError::DiffId {
             layer: descriptor.digest.to_string(),
             expected: planned.diff_id,
             found: stored.diff_id,
         });
+    }
+    if let Some(index) = stored.index(descriptor.digest, descriptor.size) {
+        session.put_layer_index(&stored.diff_id, &index)?;
     }
     session.put_layer(&stored.diff_id, &stored.layer)?;
     counters.layers.fetch_add(1, Ordering::Relaxed);

@@ -225,10 +225,11 @@ impl Store {
                 collected.layers += 1;
             }
         }
+        self.collect_indexes()?;
         self.collect_unpacked()?;
         // Claims of killed processes: nobody fetches anything now.
         for name in self.list("layers")? {
-            if Digest::parse_hex(&name).is_none() {
+            if Digest::parse_hex(&name).is_none() && crate::indexes::layer_of(&name).is_none() {
                 let path = Path::new("layers").join(&name);
                 rustix::fs::unlinkat(self.at(), &path, AtFlags::empty())
                     .doing("removing", self.path().join(&path))?;

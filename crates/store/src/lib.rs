@@ -22,6 +22,7 @@ mod elsewhere;
 mod error;
 mod garbage;
 mod images;
+mod indexes;
 pub mod layout;
 mod lazy;
 mod lock;

@@ -148,8 +148,11 @@ pub fn wanted(manifest: &Manifest) -> Vec<Wanted> {
 /// Returns in which ways a layer can be read, the best first. The last is always that it comes whole.
 #[must_use]
 pub fn claims(layer: &Descriptor, companions: &[Companion]) -> Vec<Claim> {
-    FORMATS
+    let mut claims: Vec<Claim> = FORMATS
         .iter()
         .filter_map(|format| format.claim(layer, companions))
-        .collect()
+        .collect();
+    // What is certain before what must be looked at, and at last that the layer comes whole.
+    claims.sort_by_key(|claim| (claim.format.name() == super::whole::NAME, !claim.certain));
+    claims
 }

@@ -52,9 +52,13 @@ pub use self::index::{
 pub use self::record::{IndexRecordError, head_bytes};
 use crate::tree::TreeError;
 
-/// All formats, the best first: what names its digest in the manifest before what is found beside the image.
-pub const FORMATS: &[&dyn LayerFormat] =
-    &[&zstd_chunked::ZstdChunked, &estargz::EStargz, &whole::Whole];
+/// All formats. Of two that claim a layer for certain the first is taken: what the image says itself before what is found beside it.
+pub const FORMATS: &[&dyn LayerFormat] = &[
+    &zstd_chunked::ZstdChunked,
+    &estargz::EStargz,
+    &gzip_index::GzipIndex,
+    &whole::Whole,
+];
 
 /// Largest table of contents, unpacked: about 400 bytes an entry, for a quarter of a million of them.
 pub const TOC_BYTES_MAX: u64 = 128 << 20;

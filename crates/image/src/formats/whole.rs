@@ -4,13 +4,16 @@
 use super::{Answer, Claim, Companion, FormatError, Indexer, LayerFormat, Step};
 use crate::manifest::Descriptor;
 
+/// The name of what claims every layer.
+pub(super) const NAME: &str = "whole";
+
 /// Any layer.
 #[derive(Debug)]
 pub struct Whole;
 
 impl LayerFormat for Whole {
     fn name(&self) -> &'static str {
-        "whole"
+        NAME
     }
 
     fn claim(&self, layer: &Descriptor, _: &[Companion]) -> Option<Claim> {
