@@ -31,7 +31,12 @@
 
 pub mod config;
 pub mod event;
+mod frame;
+mod keyed;
+mod neighbours;
+mod reassembly;
 pub mod stack;
+mod tcp;
 pub mod time;
 pub mod wire;
 
@@ -39,6 +44,6 @@ pub use config::{Config, ConfigError, Limits, Network4, Network6, Offload};
 pub use event::{
     Datagram, Echo, Event, FlowId, Output, Refusal, ResetCause, SLICES_MAX, Sent, Sink, Unreachable,
 };
-pub use stack::{ConnectError, Stack};
+pub use stack::{ConnectError, Stack, Usage};
 pub use time::Time;
 pub use wire::{Gso, VIRTIO_HEADER_BYTES, VirtioHeader};
