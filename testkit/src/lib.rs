@@ -16,4 +16,5 @@ pub mod ledger;
 pub mod ordinary;
 pub mod payload;
 pub mod registry;
+mod static_program;
 pub mod walk;

@@ -9,8 +9,9 @@
 //! and prints the word with the errno (0 for success) or `signal N`.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
+
+use crate::static_program;
 
 /// The program's source.
 const SOURCE: &str = include_str!("payload.c");
@@ -34,24 +35,13 @@ pub fn program() -> &'static [u8] {
 }
 
 fn compile(folder: &Path) -> PathBuf {
-    let (source, program) = (folder.join("payload.c"), folder.join("payload"));
-    std::fs::write(&source, SOURCE).expect("writing the payload's source");
-    let output = Command::new("cc")
-        .args(["-static", "-O1", "-s", "-o"])
-        .args([&program, &source])
-        .output()
-        .expect("starting cc");
-    assert!(
-        output.status.success(),
-        "cc: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    program
+    static_program::compile(folder, "payload", SOURCE)
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
+    use std::process::Command;
 
     use super::*;
 

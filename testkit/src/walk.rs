@@ -7,11 +7,12 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use wolffia_image::tar::{Event, Reader};
 use wolffia_image::tree::{Kind, LayerBuilder, Tree, Wants, xattr};
 use wolffia_image::{Hasher, Layer};
+
+use crate::static_program;
 
 const SOURCE: &str = include_str!("walk.c");
 
@@ -44,19 +45,7 @@ pub type Walk = BTreeMap<Vec<u8>, Node>;
 /// # Panics
 /// Where the compiler fails: it says why.
 pub fn compile(folder: &Path) -> PathBuf {
-    let (source, program) = (folder.join("walk.c"), folder.join("walk"));
-    std::fs::write(&source, SOURCE).expect("writing the walker's source");
-    let output = Command::new("cc")
-        .args(["-static", "-O2", "-s", "-o"])
-        .args([&program, &source])
-        .output()
-        .expect("starting cc");
-    assert!(
-        output.status.success(),
-        "cc: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    program
+    static_program::compile(folder, "walk", SOURCE)
 }
 
 /// Reads what the walker printed.
@@ -254,6 +243,7 @@ fn unhex(text: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::process::Command;
 
     use super::*;
 

@@ -1,8 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Columns of text, aligned as docker aligns them: three spaces between, nothing behind the last.
 
+use serde_json::Value;
+
 /// Spaces between two columns.
 const GAP: usize = 3;
+
+/// Returns objects as lines below a heading: of each the fields that `columns` name, in their order.
+pub(crate) fn of_objects(
+    rows: &[Value],
+    columns: &[&str],
+    heading: impl Fn(&str) -> String,
+) -> String {
+    let head = columns.iter().map(|column| heading(column)).collect();
+    let body = rows
+        .iter()
+        .map(|row| columns.iter().map(|column| cell(row, column)).collect());
+    align(&std::iter::once(head).chain(body).collect::<Vec<_>>())
+}
+
+/// Returns a field that is text.
+pub(crate) fn cell(row: &Value, column: &str) -> String {
+    row[column].as_str().unwrap_or_default().to_owned()
+}
 
 /// Returns `rows` as lines; all rows have as many cells as the first.
 pub(crate) fn align(rows: &[Vec<String>]) -> String {

@@ -24,6 +24,8 @@ use crate::environment::Environment;
 
 pub(crate) use connector::{TlsConnector, TlsProblem};
 
+use verifier::{Belief, Verifier};
+
 mod connector;
 mod verifier;
 
@@ -74,14 +76,17 @@ pub(crate) fn configuration(
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()?
         .dangerous();
-    let builder = if verify {
+    let belief = if verify {
         let mut trusted = machine_authorities(environment);
         trusted.extend(own.authorities);
-        builder.with_custom_certificate_verifier(Arc::new(verifier(&provider, trusted)?))
+        belief_in(&provider, trusted)?
     } else {
-        let anybody = verifier::Anybody(provider.signature_verification_algorithms);
-        builder.with_custom_certificate_verifier(Arc::new(anybody))
+        Belief::Anybody
     };
+    let builder = builder.with_custom_certificate_verifier(Arc::new(Verifier {
+        belief,
+        algorithms: provider.signature_verification_algorithms,
+    }));
     let config = match own.client {
         Some((chain, key)) => builder.with_client_auth_cert(chain, key)?,
         None => builder.with_no_client_auth(),
@@ -89,10 +94,10 @@ pub(crate) fn configuration(
     Ok(Arc::new(config))
 }
 
-fn verifier(
+fn belief_in(
     provider: &Arc<CryptoProvider>,
     trusted: Vec<CertificateDer<'static>>,
-) -> Result<verifier::Verifier, rustls::Error> {
+) -> Result<Belief, rustls::Error> {
     let mut roots = RootCertStore::empty();
     let (_added, unusable) = roots.add_parsable_certificates(trusted.iter().cloned());
     if unusable > 0 {
@@ -109,7 +114,7 @@ fn verifier(
         WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
             .build()
             .map_err(|error| rustls::Error::General(error.to_string()))?;
-    Ok(verifier::Verifier {
+    Ok(Belief::Trusted {
         by_authority,
         trusted,
     })

@@ -76,7 +76,10 @@ fn serve(context: &Context, arguments: &Arguments) -> Result<u8, Failure> {
                 Failure::usage(format!("--format {format}")).cause(error.to_string())
             })?
     } else if arguments.is("quiet") {
-        let mut ids: Vec<String> = rows.iter().map(|row| cell(row, "ID") + "\n").collect();
+        let mut ids: Vec<String> = rows
+            .iter()
+            .map(|row| table::cell(row, "ID") + "\n")
+            .collect();
         ids.dedup();
         ids.concat()
     } else {
@@ -85,17 +88,9 @@ fn serve(context: &Context, arguments: &Arguments) -> Result<u8, Failure> {
         } else {
             &["Repository", "Tag", "ID", "CreatedSince", "Size"]
         };
-        let head = columns.iter().map(|column| heading(column)).collect();
-        let body = rows
-            .iter()
-            .map(|row| columns.iter().map(|column| cell(row, column)).collect());
-        table::align(&std::iter::once(head).chain(body).collect::<Vec<_>>())
+        table::of_objects(&rows, columns, heading)
     };
     Ok(context.say(&text))
-}
-
-fn cell(row: &Value, column: &str) -> String {
-    row[column].as_str().unwrap_or_default().to_owned()
 }
 
 fn heading(field: &str) -> String {
@@ -141,7 +136,7 @@ fn rows_of(image: &ImageRecord, whole: bool) -> Vec<Value> {
 /// `images debian` and `images debian:12`.
 fn is_wanted(row: &Value, wanted: Option<&str>) -> bool {
     wanted.is_none_or(|wanted| {
-        let (name, tag) = (cell(row, "Repository"), cell(row, "Tag"));
+        let (name, tag) = (table::cell(row, "Repository"), table::cell(row, "Tag"));
         wanted == name || wanted == format!("{name}:{tag}")
     })
 }
@@ -153,7 +148,7 @@ fn passes(image: &ImageRecord, row: &Value, filters: &[&str]) -> Result<bool, Fa
             .ok_or_else(|| Failure::usage(format!("--filter {filter}: not KEY=VALUE")))?;
         let passes = match key {
             "reference" => matches(value, row),
-            "dangling" => (cell(row, "Repository") == NONE) == (value == "true"),
+            "dangling" => (table::cell(row, "Repository") == NONE) == (value == "true"),
             "label" => {
                 let (label, wanted) = value
                     .split_once('=')
@@ -192,7 +187,7 @@ fn matches(pattern: &str, row: &Value) -> bool {
             _ => false,
         }
     }
-    let (name, tag) = (cell(row, "Repository"), cell(row, "Tag"));
+    let (name, tag) = (table::cell(row, "Repository"), table::cell(row, "Tag"));
     fits(pattern.as_bytes(), name.as_bytes())
         || fits(pattern.as_bytes(), format!("{name}:{tag}").as_bytes())
 }

@@ -91,7 +91,9 @@ fn serve(context: &Context, arguments: &Arguments) -> Result<u8, Failure> {
                 Failure::usage(format!("--format {format}")).cause(error.to_string())
             })?
     } else if arguments.is("quiet") {
-        rows.iter().map(|row| cell(row, "ID") + "\n").collect()
+        rows.iter()
+            .map(|row| table::cell(row, "ID") + "\n")
+            .collect()
     } else {
         const COLUMNS: [&str; 7] = [
             "ID",
@@ -102,17 +104,9 @@ fn serve(context: &Context, arguments: &Arguments) -> Result<u8, Failure> {
             "Ports",
             "Names",
         ];
-        let head = COLUMNS.iter().map(|column| heading(column)).collect();
-        let body = rows
-            .iter()
-            .map(|row| COLUMNS.iter().map(|column| cell(row, column)).collect());
-        table::align(&std::iter::once(head).chain(body).collect::<Vec<_>>())
+        table::of_objects(&rows, &COLUMNS, heading)
     };
     Ok(context.say(&text))
-}
-
-fn cell(row: &Value, column: &str) -> String {
-    row[column].as_str().unwrap_or_default().to_owned()
 }
 
 fn heading(field: &str) -> String {

@@ -18,11 +18,24 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 
-/// Believes authorities, and trusted certificates themselves.
+/// Checks what a server shows.
 #[derive(Debug)]
 pub(super) struct Verifier {
-    pub(super) by_authority: Arc<WebPkiServerVerifier>,
-    pub(super) trusted: Vec<CertificateDer<'static>>,
+    pub(super) belief: Belief,
+    /// Those of signatures.
+    pub(super) algorithms: WebPkiSupportedAlgorithms,
+}
+
+/// Who is believed. Whoever it is must hold the key of the certificate shown.
+#[derive(Debug)]
+pub(super) enum Belief {
+    /// Authorities, and trusted certificates themselves.
+    Trusted {
+        by_authority: Arc<WebPkiServerVerifier>,
+        trusted: Vec<CertificateDer<'static>>,
+    },
+    /// Anybody: for registries marked insecure.
+    Anybody,
 }
 
 impl ServerCertVerifier for Verifier {
@@ -34,11 +47,15 @@ impl ServerCertVerifier for Verifier {
         stapled: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
+        let Belief::Trusted {
+            by_authority,
+            trusted,
+        } = &self.belief
+        else {
+            return Ok(ServerCertVerified::assertion());
+        };
         let refused =
-            match self
-                .by_authority
-                .verify_server_cert(server, intermediates, name, stapled, now)
-            {
+            match by_authority.verify_server_cert(server, intermediates, name, stapled, now) {
                 Ok(verified) => return Ok(verified),
                 Err(refused) => refused,
             };
@@ -53,7 +70,7 @@ impl ServerCertVerifier for Verifier {
                     | CertificateError::BadEncoding
             )
         );
-        if is_out_of_time || !self.trusted.iter().any(|trusted| trusted == server) {
+        if is_out_of_time || !trusted.iter().any(|one| one == server) {
             // A self-signed one is refused for being an authority; that nobody here knows it says more.
             return Err(match refused {
                 Error::InvalidCertificate(CertificateError::Other(_)) => {
@@ -72,8 +89,7 @@ impl ServerCertVerifier for Verifier {
         server: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.by_authority
-            .verify_tls12_signature(message, server, signature)
+        verify_tls12_signature(message, server, signature, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -82,50 +98,10 @@ impl ServerCertVerifier for Verifier {
         server: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.by_authority
-            .verify_tls13_signature(message, server, signature)
+        verify_tls13_signature(message, server, signature, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.by_authority.supported_verify_schemes()
-    }
-}
-
-/// Believes anybody who holds the key of the certificate shown: for registries marked insecure.
-#[derive(Debug)]
-pub(super) struct Anybody(pub(super) WebPkiSupportedAlgorithms);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _server: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _stapled: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        server: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, server, signature, &self.0)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        server: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, server, signature, &self.0)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_schemes()
+        self.algorithms.supported_schemes()
     }
 }
