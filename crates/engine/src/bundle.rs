@@ -23,7 +23,8 @@ use crate::{
     home::Home,
     hostfiles,
     mounts::{MountRequest, Propagation, Source},
-    options::{Network, Options, Security},
+    networks::Network,
+    options::{Options, Security},
 };
 
 /// What the runtime is given.
@@ -115,10 +116,13 @@ pub fn make(container: &Container, home: &Home, hostname: &str) -> Result<Bundle
         linux.masked_paths.clear();
         linux.readonly_paths.clear();
     }
-    if options.network == Network::Host {
+    if options.network != Network::None {
+        // The conductor is in the one that the container is to have: this machine's, or a new one.
         linux
             .namespaces
             .retain(|namespace| namespace.kind != NamespaceKind::Network);
+    }
+    if options.network == Network::Host {
         see_the_machines_sys(&mut spec.mounts);
     }
     spec.mounts.extend(etc_files(&container.folder));

@@ -474,6 +474,7 @@ pub const STATE: &str = "state.json";
 
 fn killed(state: &State) -> State {
     State {
+        ports: Vec::new(),
         status: Status::Exited,
         pid: 0,
         conductor_pid: 0,

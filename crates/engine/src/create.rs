@@ -11,6 +11,7 @@ use crate::{
     containers::{ContainerError, Containers, Held},
     id::ContainerName,
     options::Options,
+    ports,
     program::{self, NoProgram},
     record::{Image, Program, RECORD_VERSION, Record},
     signal::Signal,
@@ -45,6 +46,31 @@ pub enum CreateError {
 
 /// The shell of a container made from this machine's own files.
 const HOST_SHELL: &str = "/bin/sh";
+
+/// Adds what the image exposes, and with `-P` publishes whatever is exposed and not published already.
+fn expose<'a>(options: &mut Options, image: impl Iterator<Item = &'a String>) {
+    // An image's own nonsense is no reason not to run it.
+    let image = image.filter_map(|word| ports::parse_exposed(word).ok());
+    options.exposed.extend(image.flatten());
+    options.exposed.sort_unstable();
+    options.exposed.dedup();
+    if !options.publish_all {
+        return;
+    }
+    for exposed in &options.exposed {
+        let is_it = |request: &ports::Request| {
+            (request.port, request.protocol) == (exposed.port, exposed.protocol)
+        };
+        if !options.publish.iter().any(is_it) {
+            options.publish.push(ports::Request {
+                address: None,
+                ports: None,
+                port: exposed.port,
+                protocol: exposed.protocol,
+            });
+        }
+    }
+}
 
 /// Makes a container. `mapping` is the key of its ids.
 pub fn create(
@@ -85,6 +111,7 @@ pub fn create(
             stop_signal: stop_signal.to_string(),
         };
         let mut options = options;
+        expose(&mut options, config.exposed_ports.iter());
         for (label, value) in &config.labels {
             options
                 .labels

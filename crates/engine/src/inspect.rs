@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Containers and images as docker's `inspect` shows them: the fields that scripts read.
 
-use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value, json};
 use wolffia_store::ImageRecord;
 
 use crate::{
     containers::Container,
     mounts::{MountRequest, Propagation, Source},
+    networks::Network,
+    ports::{self, Exposed, Published, Request},
     record::Status,
     time::Timestamp,
 };
@@ -49,6 +53,8 @@ pub fn container(container: &Container) -> Value {
         "HostConfig": {
             "Binds": binds(&options.mounts),
             "NetworkMode": options.network.to_string(),
+            "PortBindings": bindings(&options.publish),
+            "PublishAllPorts": options.publish_all,
             "AutoRemove": options.remove,
             "CapAdd": options.cap_add,
             "CapDrop": options.cap_drop,
@@ -66,6 +72,7 @@ pub fn container(container: &Container) -> Value {
         "Config": {
             "Hostname": hostname(container),
             "User": record.program.user,
+            "ExposedPorts": exposed(container).into_iter().map(|port| (port.to_string(), json!({}))).collect::<Map<_, _>>(),
             "AttachStdin": options.interactive,
             "Tty": options.tty,
             "OpenStdin": options.interactive,
@@ -78,12 +85,82 @@ pub fn container(container: &Container) -> Value {
             "StopSignal": record.program.stop_signal,
             "StopTimeout": options.stop_timeout_seconds,
         },
-        "NetworkSettings": {
-            "Ports": {},
-            "Networks": { options.network.to_string(): {"IPAddress": "", "Gateway": "", "MacAddress": ""} },
-            "IPAddress": "",
-        },
+        "NetworkSettings": network_settings(container),
     })
+}
+
+/// Returns the ports that are exposed or published.
+fn exposed(container: &Container) -> BTreeSet<Exposed> {
+    let options = &container.record.options;
+    let published = options.publish.iter().map(|request| Exposed {
+        port: request.port,
+        protocol: request.protocol,
+    });
+    options.exposed.iter().copied().chain(published).collect()
+}
+
+/// Docker's form of what was asked for.
+fn bindings(requests: &[Request]) -> Map<String, Value> {
+    let mut bindings = Map::new();
+    for request in requests {
+        let port = format!("{}/{}", request.port, ports::word(request.protocol));
+        let outer = request.ports.map_or_else(String::new, |(first, last)| {
+            if first == last {
+                first.to_string()
+            } else {
+                format!("{first}-{last}")
+            }
+        });
+        let address = request
+            .address
+            .map_or_else(String::new, |ip| ip.to_string());
+        let list = bindings.entry(port).or_insert_with(|| json!([]));
+        if let Some(list) = list.as_array_mut() {
+            list.push(json!({"HostIp": address, "HostPort": outer}));
+        }
+    }
+    bindings
+}
+
+fn network_settings(container: &Container) -> Value {
+    let (options, state) = (&container.record.options, &container.state);
+    let runs = state.status == Status::Running;
+    let mut ports = Map::new();
+    if runs {
+        for port in exposed(container) {
+            let is_it =
+                |told: &&Published| (told.port, told.protocol) == (port.port, port.protocol);
+            let at: Vec<Value> = state
+                .ports
+                .iter()
+                .filter(is_it)
+                .map(|told| json!({"HostIp": told.at.ip().to_string(), "HostPort": told.at.port().to_string()}))
+                .collect();
+            let at = if at.is_empty() {
+                Value::Null
+            } else {
+                json!(at)
+            };
+            ports.insert(port.to_string(), at);
+        }
+    }
+    let mut network = json!({
+        "IPAddress": "", "IPPrefixLen": 0, "Gateway": "", "MacAddress": "",
+        "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "IPv6Gateway": "",
+    });
+    if let (Network::User(user), true) = (&options.network, runs) {
+        let (own, gateway) = (user.container(), user.gateway());
+        network["IPAddress"] = json!(own.0);
+        network["IPPrefixLen"] = json!(user.v4.length);
+        network["Gateway"] = json!(gateway.0);
+        network["GlobalIPv6Address"] = json!(own.1);
+        network["GlobalIPv6PrefixLen"] = json!(64);
+        network["IPv6Gateway"] = json!(gateway.1);
+    }
+    let mut settings = network.clone();
+    settings["Ports"] = Value::Object(ports);
+    settings["Networks"] = json!({ options.network.to_string(): network });
+    settings
 }
 
 /// Returns the host name inside: the one that was asked for, else the short id.

@@ -3,12 +3,12 @@
 //!
 //! The door fills it in from flags; everything that can be checked without the image is checked by the constructors here.
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{collections::BTreeMap, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::mounts::MountRequest;
+use crate::{mounts::MountRequest, networks::Network, ports};
 
 /// What a container is made from and how it runs.
 #[expect(
@@ -58,19 +58,14 @@ pub struct Options {
     pub labels: BTreeMap<String, String>,
     /// `--network`.
     pub network: Network,
+    /// `-p`, in order; with `-P`, those of the image too.
+    pub publish: Vec<ports::Request>,
+    /// `-P`: everything that is exposed is published.
+    pub publish_all: bool,
+    /// `--expose` and the image's EXPOSE.
+    pub exposed: Vec<ports::Exposed>,
     /// `-v`, `--mount`, `--tmpfs`, in order.
     pub mounts: Vec<MountRequest>,
-}
-
-/// How a container reaches the network.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Network {
-    /// A network namespace with nothing but its own loopback.
-    #[default]
-    None,
-    /// The network of this machine.
-    Host,
 }
 
 /// `--security-opt`.
@@ -215,15 +210,6 @@ impl FromStr for Ulimit {
             resource: format!("RLIMIT_{}", name.to_uppercase()),
             soft,
             hard,
-        })
-    }
-}
-
-impl fmt::Display for Network {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Network::None => "none",
-            Network::Host => "host",
         })
     }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     id::{ContainerId, ContainerName},
     options::Options,
+    ports::Published,
     time::Timestamp,
 };
 
@@ -102,6 +103,9 @@ pub struct State {
     pub exit_code: u8,
     /// Why it did not start, or did not end by itself.
     pub error: String,
+    /// The ports it has on this machine while it runs.
+    #[serde(default)]
+    pub ports: Vec<Published>,
     /// Where the output went, if it was not the log.
     pub unlogged: bool,
 }

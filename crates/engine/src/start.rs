@@ -25,7 +25,10 @@ use crate::{
     home::Home,
     hostfiles,
     inside::{self, InsideError},
-    inspect, terminal,
+    inspect,
+    networks::Network,
+    ports::{self, PublishError},
+    terminal,
 };
 
 /// How a start goes on.
@@ -111,6 +114,9 @@ pub enum StartError {
     /// The server of this machine's own files.
     #[error(transparent)]
     Machine(#[from] ServerError),
+    /// A port is not to be had.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
     /// A stream could not be prepared.
     #[error("preparing the streams of the container")]
     Streams(#[source] io::Error),
@@ -127,6 +133,7 @@ impl StartError {
                 Some("give the user the former sub-ids again, or make the container anew".into())
             }
             StartError::Bundle(error) => error.hint(),
+            StartError::Publish(error) => error.hint(),
             StartError::File(_)
             | StartError::Talk(_)
             | StartError::Machine(_)
@@ -159,12 +166,17 @@ pub fn start(
     hostfiles::write_all(
         &container.folder,
         &hostname,
-        options.network,
+        &options.network,
         &options.add_hosts,
     )?;
     let bundle = bundle::make(&container, containers.home(), &hostname)?;
     clock.lap("configuration");
 
+    let listeners = match options.network {
+        // Its ports are this machine's already; without a network there is nobody to be joined.
+        Network::Host | Network::None => Vec::new(),
+        Network::User(_) => ports::publish(&options.publish)?,
+    };
     let streams = Streams::of(&container, mode).map_err(StartError::Streams)?;
     let terminal = streams.terminal().map_err(StartError::Streams)?;
     let signals = take_signals().map_err(StartError::Talk)?;
@@ -179,6 +191,7 @@ pub fn start(
         lock,
         root,
         machine,
+        listeners,
         bundle,
         streams,
         channel: theirs,

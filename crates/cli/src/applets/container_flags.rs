@@ -6,7 +6,9 @@ use std::{collections::BTreeMap, env, fs, path::Path};
 use wolffia_engine::{
     id::ContainerName,
     mounts::MountRequest,
-    options::{AddHost, Network, Options, Security, Ulimit, parse_env_file},
+    networks::Network,
+    options::{AddHost, Options, Security, Ulimit, parse_env_file},
+    ports,
 };
 
 use crate::{
@@ -61,6 +63,12 @@ pub(crate) const SHARED: &[Flag] = &[
         "FILE",
         "variables from a file of KEY=VALUE lines",
     ),
+    list(
+        "expose",
+        None,
+        "PORT[/udp]",
+        "say that the container serves a port, for -P",
+    ),
     value(
         "hostname",
         Some('h'),
@@ -110,6 +118,17 @@ pub(crate) const SHARED: &[Flag] = &[
         None,
         "missing|always|never",
         "when to fetch the image",
+    ),
+    list(
+        "publish",
+        Some('p'),
+        "[[ADDRESS:]PORT:]PORT[/udp]",
+        "make a port of the container one of this machine",
+    ),
+    switch(
+        "publish-all",
+        Some('P'),
+        "publish every exposed port at a free one",
     ),
     switch("quiet", Some('q'), "no progress of a pull"),
     switch("read-only", None, "the root file system cannot be written"),
@@ -181,7 +200,6 @@ pub(crate) const SHARED: &[Flag] = &[
     refused("dns-search", None, NETWORK),
     refused("disable-content-trust", None, "signatures come later"),
     refused("domainname", None, NETWORK),
-    refused("expose", None, NETWORK),
     refused("gpus", None, DEVICE),
     refused("group-add", None, "give the group with --user USER:GROUP"),
     refused("health-cmd", None, HEALTH),
@@ -228,8 +246,6 @@ pub(crate) const SHARED: &[Flag] = &[
         None,
         "an ordinary user has no more to give; --security-opt nesting and --cap-add are served",
     ),
-    refused("publish", Some('p'), NETWORK),
-    refused("publish-all", Some('P'), NETWORK),
     refused("replace", None, "wolffia rm -f NAME first"),
     refused(
         "restart",
@@ -277,17 +293,21 @@ pub(crate) fn options(arguments: &Arguments, command: &[&str]) -> Result<Options
         "" => Vec::new(),
         _ => vec![program.to_owned()],
     });
-    let network = match arguments.text("network")? {
-        None | Some("none") => Network::None,
-        Some("host") => Network::Host,
-        Some(other) => {
-            return Err(
-                Failure::usage(format!("--network {other} is not served yet"))
-                    .cause("the default network and named networks come with networking")
-                    .help("--network none (the default for now) or --network host"),
-            );
-        }
-    };
+    let network = network(arguments.text("network")?)?;
+    if network == Network::None && !arguments.texts("publish")?.is_empty() {
+        return Err(Failure::usage("--publish needs a network")
+            .cause("with --network none nobody can be joined to the container"));
+    }
+    let mut publish = Vec::new();
+    for given in arguments.texts("publish")? {
+        let read = ports::parse(given);
+        publish.extend(read.map_err(|error| Failure::usage(format!("--publish {error}")))?);
+    }
+    let mut exposed = Vec::new();
+    for given in arguments.texts("expose")? {
+        let read = ports::parse_exposed(given);
+        exposed.extend(read.map_err(|error| Failure::usage(format!("--expose {error}")))?);
+    }
     let stop_timeout_seconds = match arguments.text("stop-timeout")? {
         None => None,
         Some(seconds) => Some(seconds.parse().map_err(|_| {
@@ -315,9 +335,39 @@ pub(crate) fn options(arguments: &Arguments, command: &[&str]) -> Result<Options
         ulimits: parsed::<Ulimit>(arguments, "ulimit")?,
         labels: labels(arguments)?,
         network,
+        publish,
+        publish_all: arguments.is("publish-all"),
+        exposed,
         mounts: mounts(arguments)?,
     })
 }
+
+/// Reads `--network`.
+fn network(given: Option<&str>) -> Result<Network, Failure> {
+    let (word, rest) = given.map_or(("", ""), |given| {
+        given.split_once(':').unwrap_or((given, ""))
+    });
+    match (word, rest) {
+        ("" | "none", "") => Ok(Network::None),
+        ("host", "") => Ok(Network::Host),
+        ("user", options) if IS_USER_MODE_SERVED => options
+            .parse()
+            .map(Network::User)
+            .map_err(|error| Failure::usage(error.to_string()).help(NETWORK_OPTIONS)),
+        _ => Err(Failure::usage(format!(
+            "--network {} is not served yet",
+            given.unwrap_or_default()
+        ))
+        .cause("named networks come later")
+        .help("--network user, --network none or --network host")),
+    }
+}
+
+/// Its ports are joined; the process that carries its packets is not in the house yet.
+const IS_USER_MODE_SERVED: bool = false;
+
+const NETWORK_OPTIONS: &str =
+    "there are mtu=N, cidr=NET, cidr6=NET, host-loopback, allow=NET[:PORT] (as often as you like)";
 
 /// Reads `--name`.
 pub(crate) fn name(arguments: &Arguments) -> Result<Option<ContainerName>, Failure> {

@@ -35,6 +35,7 @@ mod login;
 mod logout;
 mod logs;
 pub(crate) mod oci_runtime;
+mod port;
 mod ps;
 mod pull;
 mod rm;
@@ -52,6 +53,7 @@ pub(crate) static COMMANDS: &[&Command] = &[
     &run::COMMAND,
     &exec::COMMAND,
     &ps::COMMAND,
+    &port::COMMAND,
     &logs::COMMAND,
     &create::COMMAND,
     &start::COMMAND,
@@ -124,7 +126,6 @@ const UNSERVED: &[&str] = &[
     "node",
     "pause",
     "plugin",
-    "port",
     "push",
     "rename",
     "restart",

@@ -2,7 +2,12 @@
 //! `ps`: which containers there are.
 
 use serde_json::{Value, json};
-use wolffia_engine::{containers::Container, record::Status, time::Timestamp};
+use wolffia_engine::{
+    containers::Container,
+    ports::{Exposed, Published},
+    record::Status,
+    time::Timestamp,
+};
 
 use crate::{
     command::{Command, Group, list, refused, switch, value},
@@ -148,12 +153,32 @@ fn row(container: &Container, whole: bool) -> Value {
         "RunningFor": ago,
         "Status": status(container),
         "State": container.state.status.word(),
-        "Ports": "",
+        "Ports": ports(container),
         "Names": record.name.as_str(),
         "Labels": labels.join(","),
         "Networks": record.options.network.to_string(),
         "Mounts": record.options.mounts.iter().map(|mount| mount.target.display().to_string()).collect::<Vec<_>>().join(","),
     })
+}
+
+/// Returns docker's words for what is published and what is exposed.
+fn ports(container: &Container) -> String {
+    let (options, state) = (&container.record.options, &container.state);
+    if state.status != Status::Running {
+        return String::new();
+    }
+    let published = state.ports.iter().map(ToString::to_string);
+    let is_published = |exposed: &&Exposed| {
+        let is_it =
+            |told: &Published| (told.port, told.protocol) == (exposed.port, exposed.protocol);
+        state.ports.iter().any(is_it)
+    };
+    let alone = options
+        .exposed
+        .iter()
+        .filter(|exposed| !is_published(exposed));
+    let all: Vec<String> = published.chain(alone.map(ToString::to_string)).collect();
+    all.join(", ")
 }
 
 /// Returns docker's words for how a container is.

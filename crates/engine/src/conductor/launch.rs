@@ -90,6 +90,7 @@ pub(super) fn launch(
         conductor_pid: own_number().unwrap_or_default(),
         started: Some(started),
         unlogged: !logged,
+        ports: std::mem::take(&mut container.state.ports),
         ..State::default()
     };
     container

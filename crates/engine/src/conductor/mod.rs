@@ -20,9 +20,10 @@ pub mod watch;
 
 mod launch;
 mod lazy;
+mod network;
 mod root;
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use wolffia_sys::{
     process::{close_except, set_death_signal},
@@ -32,6 +33,7 @@ use wolffia_sys::{
 use self::{
     channel::{Channel, Problem, Report},
     launch::Launched,
+    network::Helper,
     streams::Streams,
     watch::Watch,
 };
@@ -40,6 +42,7 @@ use crate::{
     containers::{Container, Containers},
     lock::Lock,
     log::Writer,
+    ports::Published,
     record::{State, Status},
     start::{Machine, RootFs},
     time::Timestamp,
@@ -58,6 +61,8 @@ pub struct Job {
     pub root: RootFs,
     /// The server of this machine's own files, where it is made from those.
     pub machine: Option<Machine>,
+    /// The ports that it has on this machine.
+    pub listeners: Vec<(Published, OwnedFd)>,
     /// The runtime's configuration.
     pub bundle: Bundle,
     /// Who gets which stream.
@@ -78,25 +83,36 @@ pub fn conduct(job: Job) -> u8 {
         lock,
         root,
         machine,
+        listeners,
         bundle,
         streams,
         channel,
         detached,
         ..
     } = job;
-    let prepared =
-        leave(detached, &lock, &channel, &streams, machine.as_ref()).and_then(|signals| {
-            let launched =
-                launch::launch(&containers, &mut container, &root, machine, bundle, streams)?;
-            Ok((signals, launched))
-        });
+    let prepared = leave(
+        detached,
+        &lock,
+        &channel,
+        &streams,
+        machine.as_ref(),
+        &listeners,
+    )
+    .and_then(|signals| {
+        container.state.ports = listeners.iter().map(|(told, _)| *told).collect();
+        let helpers = network::make(&container.record.options.network, listeners)?;
+        let launched =
+            launch::launch(&containers, &mut container, &root, machine, bundle, streams)?;
+        Ok((signals, launched, helpers))
+    });
     match prepared {
-        Ok((signals, mut launched)) => {
+        Ok((signals, mut launched, helpers)) => {
             let mounts = launched.mounts.take();
             let code = stay(
                 &mut container,
                 signals,
                 launched,
+                helpers,
                 &mut Some(channel),
                 detached,
             );
@@ -131,6 +147,7 @@ fn leave(
     channel: &Channel,
     streams: &Streams,
     machine: Option<&Machine>,
+    listeners: &[(Published, OwnedFd)],
 ) -> Result<SignalFd, Problem> {
     let fail = |error: &dyn std::error::Error| Problem::of(OWN_FAILURE, error, Vec::new());
     // Process 1 of a new PID namespace leads no group yet, so this cannot fail for the one reason there is.
@@ -141,6 +158,7 @@ fn leave(
         .descriptors()
         .chain([lock.as_fd(), channel.as_fd()])
         .chain(machine.map(|machine| machine.link.as_fd()))
+        .chain(listeners.iter().map(|(_, listener)| listener.as_fd()))
         .collect();
     close_except(3, &kept).map_err(|error| fail(&error))?;
     block_all_but(&[]).map_err(|error| fail(&error))?;
@@ -167,6 +185,7 @@ fn stay(
     container: &mut Container,
     signals: SignalFd,
     launched: Launched,
+    helpers: Vec<Helper>,
     channel: &mut Option<Channel>,
     detached: bool,
 ) -> (u8, Option<Channel>) {
@@ -201,6 +220,8 @@ fn stay(
         log,
         paused: true,
         ended_for: None,
+        helpers,
+        lost: None,
         machine: launched.machine,
         lazy: launched.lazy,
     };
@@ -217,6 +238,12 @@ fn stay(
             container.state.error = format!("{lost} lines of the log could not be written");
         }
     }
+    if let Some(lost) = watch.lost.take() {
+        if let Some(wire) = &watch.channel {
+            drop(wire.send(&Report::Note(lost.clone())));
+        }
+        container.state.error = lost;
+    }
     // Unmounts the file tree: the container's folder can be removed then.
     drop(watch.machine.take());
     drop(watch.lazy.take());
@@ -231,6 +258,7 @@ fn put_away(containers: &Containers, container: &mut Container, code: u8, lock: 
         conductor_pid: 0,
         finished: Some(Timestamp::now()),
         exit_code: code,
+        ports: Vec::new(),
         ..container.state.clone()
     };
     clean_up(containers, container, lock);

@@ -27,6 +27,7 @@ use super::{
     OWN_FAILURE,
     channel::{Channel, Heard, Order},
     lazy::LazyRoot,
+    network::Helper,
     relay::Relay,
 };
 use crate::{
@@ -68,6 +69,10 @@ pub struct Watch {
     pub paused: bool,
     /// The signal that ended process 1 in place of one it did not care for.
     pub ended_for: Option<Signal>,
+    /// Processes of ours that the container cannot be without.
+    pub helpers: Vec<Helper>,
+    /// Why the container was ended, if one of them did.
+    pub lost: Option<String>,
     /// This machine's own files, where the container is made from those: their server may need a successor.
     pub machine: Option<HostRoot>,
     /// What serves the files of an image that are still to come.
@@ -244,12 +249,22 @@ impl Watch {
                     if let Some(lazy) = &mut self.lazy {
                         lazy.reaped(pid);
                     }
+                    self.miss(pid);
                 }
                 Err(Errno::INTR) => {}
                 // Without any child left, process 1 has been waited for by somebody else.
                 Err(_) if self.ended.is_none() => self.ended = Some(Ended::Exited(OWN_FAILURE)),
                 Ok(None) | Err(_) => return,
             }
+        }
+    }
+
+    /// Ends the container if the process of this number was one that it cannot be without.
+    fn miss(&mut self, pid: u32) {
+        let is_it = |helper: &Helper| helper.pid.unsigned_abs() == pid;
+        if let Some(helper) = self.helpers.iter().find(|helper| is_it(helper)) {
+            self.lost.get_or_insert_with(|| helper.obituary());
+            self.grant(Request::Pass(Signal::KILL));
         }
     }
 
