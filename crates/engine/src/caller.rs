@@ -101,6 +101,7 @@ impl Caller {
         channel: &Channel,
         conductor: &PidFd,
         terminal: Option<&OwnedFd>,
+        say: &mut dyn FnMut(&str),
     ) -> io::Result<Outcome> {
         if let Some(terminal) = terminal {
             self.raw = Some(RawTerminal::enter(terminal)?);
@@ -122,7 +123,8 @@ impl Caller {
             match channel.listen()? {
                 Heard::Message(Report::Exited(code)) => return Ok(Outcome::Exited(code)),
                 Heard::Message(Report::Failed(problem)) => return Ok(Outcome::Failed(problem)),
-                Heard::Message(Report::Started | Report::Note(_)) | Heard::Nothing => {}
+                Heard::Message(Report::Note(note)) => say(&note),
+                Heard::Message(Report::Started) | Heard::Nothing => {}
                 Heard::HungUp => return Ok(Outcome::Lost),
             }
         }

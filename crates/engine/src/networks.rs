@@ -12,6 +12,11 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+pub use wolffia_net::settings::Allow;
+use wolffia_net::{
+    Settings,
+    settings::{Cidr, Rules},
+};
 
 /// How a container reaches the network.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,17 +63,6 @@ pub struct Net4 {
 pub struct Net6 {
     /// Its first address.
     pub address: Ipv6Addr,
-}
-
-/// Something that may be reached: `CIDR[:port]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Allow {
-    /// Its first address.
-    pub address: IpAddr,
-    /// The length of its prefix.
-    pub length: u8,
-    /// At this port alone.
-    pub port: Option<u16>,
 }
 
 /// A `--network` that cannot be read.
@@ -137,6 +131,27 @@ impl UserNetwork {
         (self.v4.at(100), self.v6.at(0x100))
     }
 
+    /// Returns what the process that carries its packets is told.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            mtu: u16::try_from(self.mtu).unwrap_or(u16::MAX),
+            cidr: Cidr {
+                address: self.v4.address,
+                prefix: self.v4.length,
+            },
+            cidr6: Some(Cidr {
+                address: self.v6.address,
+                prefix: 64,
+            }),
+            policy: Rules {
+                host_loopback: self.host_loopback,
+                allow: self.allow.clone(),
+                ..Rules::default()
+            },
+            ..Settings::default()
+        }
+    }
+
     /// Returns the gateway's addresses.
     pub fn gateway(&self) -> (Ipv4Addr, Ipv6Addr) {
         (self.v4.at(2), self.v6.at(2))
@@ -196,7 +211,7 @@ impl FromStr for UserNetwork {
                         "an address or a network, and a port if you like: 192.0.2.0/24:443";
                     network
                         .allow
-                        .push(allow(value).ok_or_else(|| bad("allow", expected))?);
+                        .push(value.parse().map_err(|_| bad("allow", expected))?);
                 }
                 _ => return Err(BadNetwork::Option(key.to_owned())),
             }
@@ -219,35 +234,6 @@ fn cidr(text: &str) -> Option<(IpAddr, u8)> {
         _ => false,
     };
     rest.then_some((address, length))
-}
-
-fn allow(text: &str) -> Option<Allow> {
-    // [2001:db8::/32]:443, 2001:db8::/32, 192.0.2.0/24:443, 192.0.2.7:443, 192.0.2.7
-    let (net, port) = if let Some(rest) = text.strip_prefix('[') {
-        let (net, rest) = rest.split_once(']')?;
-        match rest {
-            "" => (net, None),
-            _ => (net, Some(rest.strip_prefix(':')?)),
-        }
-    } else if text.matches(':').count() == 1 {
-        let (net, port) = text.split_once(':')?;
-        (net, Some(port))
-    } else {
-        (text, None)
-    };
-    let port = match port {
-        Some(port) => Some(port.parse().ok()?),
-        None => None,
-    };
-    let (address, length) = match net.parse::<IpAddr>() {
-        Ok(address) => (address, if address.is_ipv4() { 32 } else { 128 }),
-        Err(_) => cidr(net)?,
-    };
-    Some(Allow {
-        address,
-        length,
-        port,
-    })
 }
 
 impl fmt::Display for Network {
@@ -276,7 +262,7 @@ mod tests {
         let allowed: Vec<_> = network
             .allow
             .iter()
-            .map(|allow| (allow.length, allow.port))
+            .map(|allow| (allow.prefix, allow.port))
             .collect();
         assert_eq!(allowed, [(24, Some(443)), (32, Some(53)), (128, None)]);
         for bad in [

@@ -9,6 +9,7 @@ use std::{io, os::fd::OwnedFd, path::PathBuf, time::Instant};
 
 use thiserror::Error;
 use wolffia_mount::host::{self, ServerError};
+use wolffia_net::drivers::{NetDriver, Unfit, tap::TapDriver};
 use wolffia_store::{ImageRoot, StoreError};
 use wolffia_sys::{idmap::Mapping, namespace::Namespaces, process::PidFd};
 
@@ -27,6 +28,7 @@ use crate::{
     inside::{self, InsideError},
     inspect,
     networks::Network,
+    options::Options,
     ports::{self, PublishError},
     terminal,
 };
@@ -117,6 +119,9 @@ pub enum StartError {
     /// A port is not to be had.
     #[error(transparent)]
     Publish(#[from] PublishError),
+    /// The user-mode network cannot be had.
+    #[error("making the container's network: {}", .0.why)]
+    NoNetwork(Unfit),
     /// A stream could not be prepared.
     #[error("preparing the streams of the container")]
     Streams(#[source] io::Error),
@@ -133,6 +138,10 @@ impl StartError {
                 Some("give the user the former sub-ids again, or make the container anew".into())
             }
             StartError::Bundle(error) => error.hint(),
+            StartError::NoNetwork(unfit) => Some(format!(
+                "{}; --network none and --network host need none",
+                unfit.hint
+            )),
             StartError::Publish(error) => error.hint(),
             StartError::File(_)
             | StartError::Talk(_)
@@ -152,7 +161,13 @@ pub fn start(
     clock: &mut Clock,
     say: &mut dyn FnMut(&str),
 ) -> Result<Started, StartError> {
-    let Held { container, lock } = held;
+    let Held {
+        mut container,
+        lock,
+    } = held;
+    if let Some(note) = fall_back(&mut container.record.options)? {
+        say(&note);
+    }
     let record = &container.record;
     if record.mapping != mapping.key() {
         return Err(StartError::Ids {
@@ -216,7 +231,26 @@ pub fn start(
         &child.pidfd,
         terminal.as_ref(),
         clock,
+        say,
     )
+}
+
+/// Where the user-mode network cannot be had, a container that did not ask for it goes without; returns what a person must know then.
+fn fall_back(options: &mut Options) -> Result<Option<String>, StartError> {
+    let Network::User(user) = &options.network else {
+        return Ok(None);
+    };
+    let Err(unfit) = TapDriver.fitness() else {
+        return Ok(None);
+    };
+    if !user.is_default || !options.publish.is_empty() {
+        return Err(StartError::NoNetwork(unfit));
+    }
+    options.network = Network::None;
+    Ok(Some(format!(
+        "warning: the container has no network: {} ({})",
+        unfit.why, unfit.hint
+    )))
 }
 
 fn stay(
@@ -226,10 +260,11 @@ fn stay(
     conductor: &PidFd,
     terminal: Option<&OwnedFd>,
     clock: &mut Clock,
+    say: &mut dyn FnMut(&str),
 ) -> Result<Started, StartError> {
     // While the program runs there is time to finish what killed commands left; a sweep that fails is the next command's.
     drop(containers.sweep());
-    let outcome = Caller::new(signals).accompany(channel, conductor, terminal);
+    let outcome = Caller::new(signals).accompany(channel, conductor, terminal, say);
     clock.lap("run");
     outcome.map(told).map_err(StartError::Talk)
 }

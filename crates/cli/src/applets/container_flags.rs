@@ -19,7 +19,7 @@ use crate::{
 
 const CGROUP: &str =
     "limits come with cgroups; a limit that is not enforced would be worse than none";
-const NETWORK: &str = "networking comes later: --network none and --network host are served";
+const NETWORK: &str = "the user-mode network gives addresses and answers names itself; --network user:cidr=NET is served";
 const DEVICE: &str = "devices come later; a user namespace has /dev/null and its like";
 const HEALTH: &str = "health checks need somebody to run them; they come later";
 const IDS: &str = "it comes with the ids: a mounted directory of your own is root's inside and yours outside already";
@@ -106,7 +106,13 @@ pub(crate) const SHARED: &[Flag] = &[
         "auto|always|never",
         "start before the image has come",
     ),
-    value("network", None, "none|host", "the network inside").or(&["net"]),
+    value(
+        "network",
+        None,
+        "user[:OPTION,...]|none|host",
+        "the network inside",
+    )
+    .or(&["net"]),
     value(
         "platform",
         None,
@@ -350,7 +356,7 @@ fn network(given: Option<&str>) -> Result<Network, Failure> {
     match (word, rest) {
         ("" | "none", "") => Ok(Network::None),
         ("host", "") => Ok(Network::Host),
-        ("user", options) if IS_USER_MODE_SERVED => options
+        ("user", options) => options
             .parse()
             .map(Network::User)
             .map_err(|error| Failure::usage(error.to_string()).help(NETWORK_OPTIONS)),
@@ -362,9 +368,6 @@ fn network(given: Option<&str>) -> Result<Network, Failure> {
         .help("--network user, --network none or --network host")),
     }
 }
-
-/// Its ports are joined; the process that carries its packets is not in the house yet.
-const IS_USER_MODE_SERVED: bool = false;
 
 const NETWORK_OPTIONS: &str =
     "there are mtu=N, cidr=NET, cidr6=NET, host-loopback, allow=NET[:PORT] (as often as you like)";

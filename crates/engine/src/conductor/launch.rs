@@ -11,11 +11,12 @@ use std::{
 };
 
 use wolffia_mount::host::HostRoot;
-use wolffia_runtime::{self as runtime, Created, Launch, LaunchError, StartGate, Stdio, create};
+use wolffia_runtime::{self as runtime, Launch, LaunchError, Running, StartGate, Stdio, create};
 use wolffia_sys::{process::PidFd, pty::Winsize};
 
 use super::{
-    OWN_FAILURE, channel::Problem, lazy::LazyRoot, relay::Relay, root::Root, streams::Streams,
+    OWN_FAILURE, channel::Problem, lazy::LazyRoot, network::Made, relay::Relay, root::Root,
+    streams::Streams,
 };
 use crate::{
     bundle::Bundle,
@@ -40,15 +41,26 @@ pub(super) struct Launched {
     pub(super) lazy: Option<LazyRoot>,
 }
 
+/// What a container is launched with.
+pub(super) struct Given {
+    pub(super) machine: Option<Machine>,
+    pub(super) bundle: Bundle,
+    pub(super) streams: Streams,
+}
+
 /// Prepares the mounts, makes process 1, opens its gate.
 pub(super) fn launch(
     containers: &Containers,
     container: &mut Container,
     root: &RootFs,
-    machine: Option<Machine>,
-    bundle: Bundle,
-    streams: Streams,
+    given: Given,
+    network: &mut Made,
 ) -> Result<Launched, Problem> {
+    let Given {
+        machine,
+        bundle,
+        streams,
+    } = given;
     let root = Root::prepare(containers, container, root, machine)?;
     let Streams {
         given,
@@ -79,7 +91,12 @@ pub(super) fn launch(
     };
     launch.user = Some(&bundle.user);
     launch.seccomp = bundle.seccomp;
-    launch.start = StartGate::Open;
+    // Its network is being made meanwhile; a program must not find it half made.
+    launch.start = if network.waits() {
+        StartGate::Caller
+    } else {
+        StartGate::Open
+    };
     launch.reaper = container.record.options.init;
     // Only a thing of the child from here on: an end of a pipe that we kept would keep the pipe from ending.
     let started = Timestamp::now();
@@ -103,11 +120,12 @@ pub(super) fn launch(
         .then(|| fs::File::open(format!("/proc/{}/ns/mnt", container.state.pid)).ok())
         .flatten();
     let init_child = i32::try_from(created.pid).unwrap_or_default();
-    let Created {
+    network.await_ready()?;
+    let Running {
         pidfd: init,
         console,
         ..
-    } = created;
+    } = created.start().map_err(|error| problem(&error))?;
     let (machine, lazy) = root.into_watched();
     let mut launched = Launched {
         init,

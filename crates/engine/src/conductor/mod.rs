@@ -32,7 +32,7 @@ use wolffia_sys::{
 
 use self::{
     channel::{Channel, Problem, Report},
-    launch::Launched,
+    launch::{Given, Launched},
     network::Helper,
     streams::Streams,
     watch::Watch,
@@ -100,10 +100,14 @@ pub fn conduct(job: Job) -> u8 {
     )
     .and_then(|signals| {
         container.state.ports = listeners.iter().map(|(told, _)| *told).collect();
-        let helpers = network::make(&container.record.options.network, listeners)?;
-        let launched =
-            launch::launch(&containers, &mut container, &root, machine, bundle, streams)?;
-        Ok((signals, launched, helpers))
+        let mut network = network::make(&container.record.options.network, listeners)?;
+        let given = Given {
+            machine,
+            bundle,
+            streams,
+        };
+        let launched = launch::launch(&containers, &mut container, &root, given, &mut network)?;
+        Ok((signals, launched, network.helpers))
     });
     match prepared {
         Ok((signals, mut launched, helpers)) => {

@@ -9,16 +9,25 @@
 use std::{
     error::Error,
     fs::{self, File},
-    io::{self, Read, Write},
+    io::{self, IoSlice, IoSliceMut, Read, Write},
+    mem::MaybeUninit,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
 use rustix::{
     fs::{Mode, OFlags, open},
+    net::{
+        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+        SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg,
+    },
     process::Signal,
 };
 use thiserror::Error;
-use wolffia_net::ports as forward;
+use wolffia_net::{
+    drivers::{NetDriver, tap::TapDriver},
+    ports as forward,
+    user::{Doors, Place},
+};
 use wolffia_sys::{
     Errno,
     namespace::{Namespaces, raise_loopback, unshare},
@@ -61,13 +70,22 @@ enum NetworkError {
     Helper { what: &'static str, source: Errno },
 }
 
-/// Makes the network of a container: afterwards the calling process is in its namespace. Returns the helpers that keep it up.
+/// The network of a container.
+#[derive(Debug, Default)]
+pub(super) struct Made {
+    /// What keeps it up.
+    pub(super) helpers: Vec<Helper>,
+    /// A byte comes when the first helper is ready.
+    ready: Option<File>,
+}
+
+/// Makes the network of a container: afterwards the calling process is in its namespace.
 pub(super) fn make(
     network: &Network,
     listeners: Vec<(Published, OwnedFd)>,
-) -> Result<Vec<Helper>, Problem> {
+) -> Result<Made, Problem> {
     let made = match network {
-        Network::None | Network::Host => return Ok(Vec::new()),
+        Network::None | Network::Host => return Ok(Made::default()),
         Network::User(user) => make_user(user, listeners),
     };
     made.map_err(|error| Problem::of(OWN_FAILURE, &error, vec![DOCTOR.to_owned()]))
@@ -75,11 +93,42 @@ pub(super) fn make(
 
 const DOCTOR: &str = "wolffia doctor says what is missing; --network none needs nothing";
 
+impl Made {
+    /// Tells whether somebody must be waited for before the program starts.
+    pub(super) fn waits(&self) -> bool {
+        self.ready.is_some()
+    }
+
+    /// Waits until the device is there, with its addresses.
+    pub(super) fn await_ready(&mut self) -> Result<(), Problem> {
+        let Some(mut ready) = self.ready.take() else {
+            return Ok(());
+        };
+        let mut word = [0];
+        match ready.read(&mut word) {
+            Ok(1) => Ok(()),
+            _ => Err(Problem {
+                code: OWN_FAILURE,
+                message: "making the container's network".to_owned(),
+                causes: self
+                    .helpers
+                    .first()
+                    .map(Helper::last_words)
+                    .into_iter()
+                    .collect(),
+                hints: vec![DOCTOR.to_owned()],
+            }),
+        }
+    }
+}
+
 fn make_user(
     network: &UserNetwork,
     listeners: Vec<(Published, OwnedFd)>,
-) -> Result<Vec<Helper>, NetworkError> {
+) -> Result<Made, NetworkError> {
+    let carrier = Carrier::start(network)?;
     enter_new()?;
+    let (helper, ready) = carrier.give_namespace()?;
     let (container, gateway) = (network.container(), network.gateway());
     let addresses = forward::Settings {
         v4: Some(forward::Addresses {
@@ -92,7 +141,103 @@ fn make_user(
         }),
         listeners: Vec::new(),
     };
-    Ok(publish(addresses, listeners)?.into_iter().collect())
+    let mut helpers = vec![helper];
+    helpers.extend(publish(addresses, listeners)?);
+    Ok(Made {
+        helpers,
+        ready: Some(ready),
+    })
+}
+
+/// The process that carries packets: born in this machine's network namespace, whose sockets it uses, it is told later of the one it serves.
+struct Carrier {
+    helper: Helper,
+    link: OwnedFd,
+    ready: File,
+}
+
+const CARRIES: &str = "carries the container's packets";
+
+impl Carrier {
+    fn start(network: &UserNetwork) -> Result<Carrier, NetworkError> {
+        let failed = |source| NetworkError::Helper {
+            what: CARRIES,
+            source,
+        };
+        let settings = network.settings();
+        let (link, theirs) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .map_err(failed)?;
+        let (ready, writer) =
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(failed)?;
+        let work = || -> Result<(), Box<dyn Error>> {
+            let place = Place {
+                user: None,
+                network: receive(&theirs)?,
+            };
+            let link = TapDriver.attach(&place, &settings)?;
+            drop(place);
+            let doors = Doors {
+                ready: Some(writer.try_clone()?),
+                ..Doors::default()
+            };
+            link.serve(&settings, doors)?;
+            Ok(())
+        };
+        let kept = [theirs.as_fd(), writer.as_fd()];
+        let helper = start(CARRIES, "wolffia-netd", &kept, work)?;
+        Ok(Carrier {
+            helper,
+            link,
+            ready: File::from(ready),
+        })
+    }
+
+    /// Tells it to serve the namespace that the calling process is in now.
+    fn give_namespace(self) -> Result<(Helper, File), NetworkError> {
+        let namespace =
+            File::open("/proc/self/ns/net").map_err(|source| NetworkError::Setting {
+                path: "/proc/self/ns/net",
+                source,
+            })?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let passed = [namespace.as_fd()];
+        ancillary.push(SendAncillaryMessage::ScmRights(&passed));
+        // One that is gone already is found out when nobody says that it is ready.
+        let _ = sendmsg(
+            &self.link,
+            &[IoSlice::new(b"n")],
+            &mut ancillary,
+            SendFlags::NOSIGNAL,
+        );
+        Ok((self.helper, self.ready))
+    }
+}
+
+/// Waits for a descriptor.
+fn receive(link: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut word = [0];
+    recvmsg(
+        link,
+        &mut [IoSliceMut::new(&mut word)],
+        &mut ancillary,
+        RecvFlags::CMSG_CLOEXEC,
+    )?;
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(mut fds) = message
+            && let Some(fd) = fds.next()
+        {
+            return Ok(fd);
+        }
+    }
+    Err(Errno::PIPE)
 }
 
 /// Enters a new network namespace in which ordinary users may do what they may in docker's: ping, and listen at any port.
@@ -212,15 +357,16 @@ fn chain(error: &dyn Error) -> String {
 }
 
 impl Helper {
+    /// Returns what it said before it ended.
+    fn last_words(&self) -> String {
+        let mut words = Vec::new();
+        drop((&self.words).take(WORDS_BYTES_MAX).read_to_end(&mut words));
+        String::from_utf8_lossy(&words).into_owned()
+    }
+
     /// Says that it ended, and why as far as it said.
     pub(super) fn obituary(&self) -> String {
-        let mut words = String::new();
-        drop(
-            (&self.words)
-                .take(WORDS_BYTES_MAX)
-                .read_to_string(&mut words),
-        );
-        let what = self.what;
+        let (what, words) = (self.what, self.last_words());
         if words.is_empty() {
             format!("the container was ended because the process that {what} was killed")
         } else {
