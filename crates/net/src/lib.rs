@@ -6,6 +6,7 @@
 pub mod drivers;
 pub mod helper;
 pub mod ports;
+pub mod sandbox;
 pub mod settings;
 pub mod user;
 

@@ -93,6 +93,8 @@ pub struct Doors {
     pub control: Option<OwnedFd>,
     /// Which capabilities stay.
     pub keep: Set,
+    /// Others of the same user may look at the process from outside.
+    pub is_visible: bool,
 }
 
 /// Why it ended.
@@ -137,11 +139,8 @@ pub(crate) struct Outbound {
 }
 
 impl Outbound {
-    /// Returns what to bind to before going there; nobody leaves for the loopback from elsewhere.
+    /// Returns what to bind to before going there.
     pub(crate) fn address(&self, to: SocketAddr) -> Option<SocketAddr> {
-        if to.ip().is_loopback() {
-            return None;
-        }
         match to {
             SocketAddr::V4(_) => self.v4.map(|from| SocketAddr::new(from.into(), 0)),
             SocketAddr::V6(_) => self.v6.map(|from| SocketAddr::new(from.into(), 0)),
@@ -488,6 +487,9 @@ impl Network {
             .allow(calls::INTERNET)
             .internet()
             .keep(self.doors.keep);
+        if self.doors.is_visible {
+            jail.visible();
+        }
         Ok(jail.enter()?)
     }
 

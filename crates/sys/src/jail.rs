@@ -9,7 +9,7 @@
 //! A [`Jail`] starts with nothing allowed. The helper names groups of calls ([`calls`]) and the
 //! directories that it works in, and calls [`Jail::enter`] as its last act before its first thread
 //! and its first foreign byte. In this order, each step needing what the next one takes away:
-//! 1. no longer dumpable: nobody of the same user looks into it or traces it;
+//! 1. no longer dumpable: nobody of the same user looks into it or traces it (unless [`Jail::visible`] said so);
 //! 2. `no_new_privs`: no program, whatever its file says, gives rights back;
 //! 3. landlock, where the kernel has it ([`landlock`]): of all files those below the named
 //!    descriptors, no TCP unless [`Jail::internet`] said so, no signals and no abstract sockets to
@@ -72,6 +72,7 @@ pub struct Jail {
     ground: Vec<(OwnedFd, Reach)>,
     internet: bool,
     keep: Set,
+    is_visible: bool,
 }
 
 /// Which walls stand that not every kernel has.
@@ -144,6 +145,12 @@ impl Jail {
         self
     }
 
+    /// Leaves the process as visible to its own user as it is, who may look at its /proc files and trace it.
+    pub fn visible(&mut self) -> &mut Jail {
+        self.is_visible = true;
+        self
+    }
+
     /// Puts the walls up around the calling process, for good.
     ///
     /// # Panics
@@ -154,7 +161,9 @@ impl Jail {
             "a jail is entered before the first thread"
         );
         let filter = self.filter()?;
-        process::set_dumpable(false).map_err(step("becoming not dumpable"))?;
+        if !self.is_visible {
+            process::set_dumpable(false).map_err(step("becoming not dumpable"))?;
+        }
         process::set_no_new_privileges().map_err(step("setting no_new_privs"))?;
         let landlock = landlock::restrict(&self.ground, self.internet)
             .map_err(step("restricting the files within reach"))?;

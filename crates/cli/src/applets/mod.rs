@@ -41,6 +41,7 @@ mod pull;
 mod rm;
 mod rmi;
 mod run;
+mod slirp4netns;
 mod start;
 mod stop;
 mod system;
@@ -86,6 +87,8 @@ pub(crate) static NAMES: &[(&str, Applet)] = &[
         wolffia_pull::lazy::lazyd::NAME,
         wolffia_pull::lazy::lazyd::serve,
     ),
+    (wolffia_net::helper::SERVER_NAME, wolffia_net::helper::serve),
+    ("slirp4netns", slirp4netns::serve),
     ("wolffia-oci", oci_runtime::serve),
     ("crun", oci_runtime::serve),
     ("runc", oci_runtime::serve),
