@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The record of an index: what a store keeps beside the tree, and what is published for others.
 //!
-//! Layout: `docs/formats/index.md`. The head (shape and places, each packed by zstd on its own, with the digest of the rest of the head at its end) can be
+//! Layout: `docs/formats/index.md`. The head (places, then the shape, packed by zstd, with the digest of the rest of the head at its end) can be
 //! read without the windows behind it, and the places without the shape.
 
 use super::{
@@ -13,9 +13,9 @@ use crate::tree::{ENTRIES_MAX, Layer, RecordError};
 
 /// The first bytes of every index, the version of the layout last.
 const MAGIC: [u8; 5] = *b"WfIx\x01";
-/// Bytes before the packed parts: magic, and four lengths of eight bytes.
-const PREAMBLE_BYTES: usize = MAGIC.len() + 4 * 8;
-/// Largest part of the head, unpacked.
+/// Bytes before the packed part: magic, and three lengths of eight bytes.
+const PREAMBLE_BYTES: usize = MAGIC.len() + 3 * 8;
+/// Largest head, unpacked.
 const PART_BYTES_MAX: u64 = 512 << 20;
 /// zstd's level: above it twice the time gives 2 %.
 const LEVEL: i32 = 6;
@@ -51,33 +51,46 @@ impl LayerIndex {
     /// Returns the record: the head, and the windows if they are here.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let map = pack(&write_map(&self.map));
-        let layer = pack(&self.layer.to_bytes());
-        let mut bytes = head(&map, &layer);
-        bytes.extend_from_slice(&self.windows);
-        bytes
+        let mut plain = write_map(&self.map);
+        let map_bytes = plain.len() as u64;
+        plain.extend_from_slice(&self.layer.to_bytes());
+        let packed = pack(&plain);
+        let mut out = MAGIC.to_vec();
+        for number in [
+            packed.len() as u64,
+            map_bytes,
+            plain.len() as u64 - map_bytes,
+        ] {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+        out.extend_from_slice(&packed);
+        let digest = Digest::of(&out);
+        out.extend_from_slice(digest.as_bytes());
+        out.extend_from_slice(&self.windows);
+        out
     }
 
     /// Reads the record, from its head alone or from the whole of it: the windows are whatever follows the head.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let head_bytes = usize::try_from(head_bytes(bytes)?);
-        let head_bytes = head_bytes.map_err(|_| IndexRecordError::Truncated)?;
-        let (map, layer) = parts(bytes)?;
-        let map = read_map(&unpack(map)?)?;
-        let layer = Layer::from_bytes(&unpack(layer)?).map_err(IndexRecordError::Layer)?;
+        let head = Head::read(bytes)?;
+        let plain = head.unpack(head.map_bytes.saturating_add(head.layer_bytes))?;
+        let map_bytes = usize::try_from(head.map_bytes).unwrap_or(usize::MAX);
+        let (map, layer) = plain
+            .split_at_checked(map_bytes)
+            .ok_or(IndexRecordError::Truncated)?;
         Ok(Self {
-            layer,
-            map,
-            windows: bytes.get(head_bytes..).unwrap_or_default().to_vec(),
+            map: read_map(map)?,
+            layer: Layer::from_bytes(layer).map_err(IndexRecordError::Layer)?,
+            windows: bytes.get(head.length..).unwrap_or_default().to_vec(),
         })
     }
 }
 
 impl ChunkMap {
-    /// Reads the places alone from a record: the layer's shape is not even unpacked.
+    /// Reads the places alone from a record: the layer's shape, which stands behind them, is not even unpacked.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let (map, _) = parts(bytes)?;
-        read_map(&unpack(map)?)
+        let head = Head::read(bytes)?;
+        read_map(&head.unpack(head.map_bytes)?)
     }
 }
 
@@ -86,84 +99,69 @@ pub fn head_bytes(beginning: &[u8]) -> Result<u64> {
     if beginning.get(..MAGIC.len()) != Some(&MAGIC[..]) {
         return Err(IndexRecordError::Magic);
     }
-    let map = preamble_number(beginning, 0)?;
-    let layer = preamble_number(beginning, 1)?;
-    let fixed = (PREAMBLE_BYTES + Digest::BYTES) as u64;
-    map.checked_add(layer)
-        .and_then(|parts| parts.checked_add(fixed))
+    preamble_number(beginning, 0)?
+        .checked_add((PREAMBLE_BYTES + Digest::BYTES) as u64)
         .ok_or(IndexRecordError::Field("length"))
 }
 
 fn preamble_number(bytes: &[u8], place: usize) -> Result<u64> {
     let at = MAGIC.len() + 8 * place;
-    let bytes = bytes.get(at..at + 8).ok_or(IndexRecordError::Truncated)?;
-    let mut number = [0; 8];
-    number.copy_from_slice(bytes);
-    Ok(u64::from_le_bytes(number))
+    let number = bytes.get(at..).and_then(<[u8]>::first_chunk);
+    number
+        .map(|number| u64::from_le_bytes(*number))
+        .ok_or(IndexRecordError::Truncated)
 }
 
-/// Puts the parts together.
-fn head(map: &Packed, layer: &Packed) -> Vec<u8> {
-    let mut out = MAGIC.to_vec();
-    for number in [
-        map.bytes.len() as u64,
-        layer.bytes.len() as u64,
-        map.unpacked_bytes,
-        layer.unpacked_bytes,
-    ] {
-        out.extend_from_slice(&number.to_le_bytes());
-    }
-    out.extend_from_slice(&map.bytes);
-    out.extend_from_slice(&layer.bytes);
-    let digest = Digest::of(&out);
-    out.extend_from_slice(digest.as_bytes());
-    out
+/// The head of a record, its digest compared.
+struct Head<'bytes> {
+    /// Bytes of all of it.
+    length: usize,
+    packed: &'bytes [u8],
+    map_bytes: u64,
+    layer_bytes: u64,
 }
 
-/// A part of the head.
-struct Packed {
-    bytes: Vec<u8>,
-    unpacked_bytes: u64,
-}
+impl<'bytes> Head<'bytes> {
+    fn read(bytes: &'bytes [u8]) -> Result<Self> {
+        let length = head_bytes(bytes)?;
+        let length = usize::try_from(length).map_err(|_| IndexRecordError::Truncated)?;
+        let head = bytes.get(..length).ok_or(IndexRecordError::Truncated)?;
+        let (body, digest) = head.split_at(length - Digest::BYTES);
+        if Digest::of(body).as_bytes() != digest {
+            return Err(IndexRecordError::Digest);
+        }
+        Ok(Self {
+            length,
+            packed: &body[PREAMBLE_BYTES..],
+            map_bytes: preamble_number(bytes, 1)?,
+            layer_bytes: preamble_number(bytes, 2)?,
+        })
+    }
 
-fn pack(bytes: &[u8]) -> Packed {
-    Packed {
-        bytes: zstd::bulk::compress(bytes, LEVEL).unwrap_or_default(),
-        unpacked_bytes: bytes.len() as u64,
+    /// Unpacks so many bytes from the beginning.
+    fn unpack(&self, bytes: u64) -> Result<Vec<u8>> {
+        use std::io::Read as _;
+        let packed_bytes = self.packed.len() as u64;
+        if bytes > PART_BYTES_MAX || bytes > packed_bytes.saturating_mul(super::RATIO_MAX) {
+            return Err(IndexRecordError::Packed);
+        }
+        let unpack = || {
+            let mut plain = Vec::new();
+            zstd::stream::read::Decoder::with_buffer(self.packed)?
+                .take(bytes)
+                .read_to_end(&mut plain)?;
+            std::io::Result::Ok(plain)
+        };
+        match unpack() {
+            Ok(plain) if plain.len() as u64 == bytes => Ok(plain),
+            _ => Err(IndexRecordError::Packed),
+        }
     }
 }
 
-/// A packed part of the head, and how long it is unpacked.
-type Part<'bytes> = (&'bytes [u8], u64);
-
-/// Takes the head apart, its digest compared: places and shape, each with its unpacked length.
-fn parts(bytes: &[u8]) -> Result<(Part<'_>, Part<'_>)> {
-    let length = usize::try_from(head_bytes(bytes)?).map_err(|_| IndexRecordError::Truncated)?;
-    let head = bytes.get(..length).ok_or(IndexRecordError::Truncated)?;
-    let (body, digest) = head.split_at(length - Digest::BYTES);
-    if Digest::of(body).as_bytes() != digest {
-        return Err(IndexRecordError::Digest);
-    }
-    let map_bytes = usize::try_from(preamble_number(bytes, 0)?);
-    let map_bytes = map_bytes.map_err(|_| IndexRecordError::Truncated)?;
-    let (map, layer) = body[PREAMBLE_BYTES..].split_at(map_bytes);
-    let unpacked = (preamble_number(bytes, 2)?, preamble_number(bytes, 3)?);
-    Ok(((map, unpacked.0), (layer, unpacked.1)))
-}
-
-fn unpack((packed, unpacked_bytes): Part<'_>) -> Result<Vec<u8>> {
-    if unpacked_bytes > PART_BYTES_MAX {
-        return Err(IndexRecordError::Packed);
-    }
-    // A wrong length cannot ask for more memory than a thousand times what is there.
-    let room = unpacked_bytes.min((packed.len() as u64).saturating_mul(super::RATIO_MAX));
-    let room = usize::try_from(room).map_err(|_| IndexRecordError::Packed)?;
-    let bytes = zstd::bulk::decompress(packed, room).map_err(|_| IndexRecordError::Packed)?;
-    if bytes.len() as u64 == unpacked_bytes {
-        Ok(bytes)
-    } else {
-        Err(IndexRecordError::Packed)
-    }
+/// Packs places and shape together: the digests of files stand in both.
+fn pack(plain: &[u8]) -> Vec<u8> {
+    zstd::bulk::compress(plain, LEVEL).unwrap_or_default()
 }
 
 const RAW: u8 = 0;

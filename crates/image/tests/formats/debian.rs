@@ -96,13 +96,19 @@ fn holds(case: Case, step: usize) -> LayerIndex {
     let made = make_index(&case.blob, step);
     assert_eq!(made.map.trust, Trust::Local);
     check(&case, &made);
+    let size = case.blob.len();
     let case = published(case, &made);
     let (claim, read, asked) = index(&case);
     assert_eq!(claim.format.name(), "index");
     let read = read.unwrap();
     assert!(asked < case.companion.len() as u64 || made.windows.is_empty());
     assert_eq!(read.map.trust, Trust::Companion);
-    check(&case, &read);
+    assert_eq!(read.layer, made.layer);
+    assert_eq!(read.map.spans(), made.map.spans());
+    // A large layer once.
+    if size < 1 << 20 {
+        check(&case, &read);
+    }
     made
 }
 

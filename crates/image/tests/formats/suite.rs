@@ -141,7 +141,8 @@ pub(crate) fn check_against(case: &Case, index: &LayerIndex, unpacked: &Unpacked
         each.collect()
     };
     assert_eq!(paths(&lazy), paths(&whole), "{}", case.name);
-    for (lazy, whole) in lazy.entries.iter().zip(&whole.entries) {
+    let whole_entries = whole.entries.len();
+    for (place, (lazy, whole)) in lazy.entries.iter().zip(&whole.entries).enumerate() {
         let context = format!("{}: {}", case.name, whole.path);
         let expected = same_digest(lazy, whole, &index.map, case.whole_seconds);
         assert_eq!(*lazy, expected, "{context}");
@@ -158,7 +159,10 @@ pub(crate) fn check_against(case: &Case, index: &LayerIndex, unpacked: &Unpacked
         assert_eq!(content.size, *size, "{context}");
         let read = read(case, &index.map, &windows, index.map.chunks_of(content));
         assert!(read == *bytes, "{context}: other bytes");
-        // Parts: the middle, and the last byte.
+        // Parts, of not all files of a large layer: the middle, and the last byte.
+        if place % 16 > 0 && whole_entries > 1000 {
+            continue;
+        }
         for part in [size / 3..size / 2, size - 1..*size] {
             let chunks = index.map.chunks(content, part.clone());
             let Some(first) = chunks.first() else {
