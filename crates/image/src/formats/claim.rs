@@ -37,6 +37,8 @@ pub struct Claim {
     pub layer: Descriptor,
     /// Another blob of the same repository that holds the index.
     pub companion: Option<Descriptor>,
+    /// Whether the image's manifest names the digest of the manifest that names this blob.
+    pub companion_is_named: bool,
 }
 
 impl Claim {

@@ -27,6 +27,7 @@
 //! | [`estargz`] | stargz, eStargz, and eStargz with its table elsewhere |
 //! | [`zstd_chunked`] | zstd:chunked, both dialects |
 //! | [`gzip_index`] | ordinary gzip layers and plain tars, with an index of our own |
+//! | [`soci`] | ordinary gzip layers and plain tars, with an index of SOCI's |
 //! | [`whole`] | nothing: any layer, when it comes whole |
 
 mod claim;
@@ -35,6 +36,7 @@ pub mod estargz;
 pub mod gzip_index;
 mod index;
 mod record;
+pub mod soci;
 mod toc;
 pub mod whole;
 mod window;
@@ -57,6 +59,7 @@ pub const FORMATS: &[&dyn LayerFormat] = &[
     &zstd_chunked::ZstdChunked,
     &estargz::EStargz,
     &gzip_index::GzipIndex,
+    &soci::Soci,
     &whole::Whole,
 ];
 

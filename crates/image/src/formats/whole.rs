@@ -22,6 +22,7 @@ impl LayerFormat for Whole {
             certain: true,
             layer: layer.clone(),
             companion: None,
+            companion_is_named: false,
         })
     }
 

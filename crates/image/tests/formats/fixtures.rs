@@ -141,3 +141,22 @@ pub(crate) fn stargz(digests: bool) -> Case {
     case.descriptor.size = case.blob.len() as u64;
     case
 }
+
+/// An ordinary layer with a zTOC beside it.
+pub(crate) fn soci(name: &'static str, ztoc: &str, named_by_image: bool) -> Case {
+    let mut case = layer(name);
+    case.companion = files().remove(ztoc).unwrap();
+    let mut blob = Descriptor::new(
+        "application/octet-stream",
+        Digest::of(&case.companion),
+        case.companion.len() as u64,
+    );
+    blob.annotations.insert(
+        wolffia_image::formats::soci::LAYER_DIGEST_ANNOTATION.to_owned(),
+        case.descriptor.digest.to_string(),
+    );
+    let mut index = companion(CompanionKind::Soci, vec![blob]);
+    index.named_by_image = named_by_image;
+    case.companions = vec![index];
+    case
+}

@@ -87,6 +87,7 @@ impl LayerFormat for EStargz {
             certain: annotated(layer).is_some() || table.is_some(),
             layer: layer.clone(),
             companion: table.cloned(),
+            companion_is_named: false,
         })
     }
 

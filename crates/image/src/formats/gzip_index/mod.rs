@@ -86,6 +86,7 @@ impl LayerFormat for GzipIndex {
             certain: true,
             layer: layer.clone(),
             companion: Some(index.clone()),
+            companion_is_named: false,
         })
     }
 

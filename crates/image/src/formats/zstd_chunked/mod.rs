@@ -126,6 +126,7 @@ impl LayerFormat for ZstdChunked {
             certain: annotated,
             layer: layer.clone(),
             companion: None,
+            companion_is_named: false,
         })
     }
 
