@@ -248,7 +248,11 @@ impl Tcp {
             };
             self.lingering.push_back(id);
         }
-        let has_output = flow.reply == Reply::Now || flow.is_opening_due || flow.is_question_due;
+        let has_output = match flow.state {
+            State::Asked => false,
+            State::Accepted | State::Asking => flow.is_opening_due,
+            State::Open | State::Lingering => flow.reply == Reply::Now || flow.is_question_due,
+        };
         if flow.news != 0 && !slot.is_in_news {
             slot.is_in_news = true;
             self.news.push_back(index);
