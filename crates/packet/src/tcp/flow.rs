@@ -282,6 +282,8 @@ impl Flow {
                 Outcome::Alive
             }
             State::Lingering => Outcome::Alive,
+            // Both have ended: a guest that knows nothing of it any more takes nothing from who has not consumed yet.
+            State::Open if self.receive.is_finished && self.send.is_done() => Outcome::Alive,
             State::Asked | State::Accepted | State::Open => {
                 let position = self.receive.position(segment.sequence);
                 let next = self.receive.next.cast_signed();
