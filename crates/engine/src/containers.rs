@@ -12,17 +12,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use thiserror::Error;
-
 use crate::{
     file::{FileError, read_json, write_json},
     home::Home,
-    id::{BadName, ContainerId, ContainerName},
+    id::{ContainerId, ContainerName},
     lock::{Lock, Taken},
     record::{Record, State, Status},
     time::Timestamp,
-    tree,
 };
+
+mod error;
+mod removal;
+
+pub use error::ContainerError;
 
 /// Names made up before we give up; each round picks among thousands.
 const NAME_TRIES_MAX: u32 = 100;
@@ -57,77 +59,6 @@ pub struct Held {
     pub container: Container,
     /// Its lock.
     pub lock: Lock,
-}
-
-/// What went wrong with containers.
-#[derive(Debug, Error)]
-pub enum ContainerError {
-    /// No container is called so.
-    #[error("there is no container {0:?}")]
-    NotFound(String),
-    /// More than one is meant.
-    #[error("{word:?} begins the ids of {count} containers")]
-    Ambiguous {
-        /// As given.
-        word: String,
-        /// How many.
-        count: usize,
-    },
-    /// The name is taken.
-    #[error("the name {name} is in use by container {id}")]
-    NameTaken {
-        /// The name.
-        name: ContainerName,
-        /// Who has it.
-        id: String,
-    },
-    /// A name or id could not be made.
-    #[error(transparent)]
-    Name(#[from] BadName),
-    /// A state file.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// A folder or link.
-    #[error("{doing} {path}")]
-    Io {
-        /// What was done.
-        doing: &'static str,
-        /// To what.
-        path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
-    /// Another process works on it.
-    #[error("container {0} is in use by another command")]
-    Busy(String),
-    /// It runs.
-    #[error("container {0} is running")]
-    Running(String),
-    /// Its files could not be removed.
-    #[error("removing the files of container {id}")]
-    Remove {
-        /// The container.
-        id: String,
-        /// What went wrong.
-        source: tree::TreeError,
-    },
-}
-
-impl ContainerError {
-    /// Returns what a person can do about it.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            ContainerError::NotFound(_) => Some("wolffia ps -a lists them".into()),
-            ContainerError::Ambiguous { .. } => Some("give more digits".into()),
-            ContainerError::NameTaken { name, .. } => {
-                Some(format!("wolffia rm {name}, or use another --name"))
-            }
-            ContainerError::Running(word) => {
-                Some(format!("wolffia stop {word}, or wolffia rm -f {word}"))
-            }
-            _ => None,
-        }
-    }
 }
 
 impl Containers {
@@ -326,112 +257,6 @@ impl Containers {
         }
     }
 
-    /// Removes a container that does not run.
-    pub fn remove(&self, held: Held) -> Result<(), ContainerError> {
-        let Held { container, lock } = held;
-        self.remove_files(&container.record.id, Some(&container.record.name))?;
-        lock.release();
-        Ok(())
-    }
-
-    fn remove_files(
-        &self,
-        id: &ContainerId,
-        name: Option<&ContainerName>,
-    ) -> Result<(), ContainerError> {
-        self.remove_files_by(id, name, tree::remove)
-    }
-
-    fn remove_files_by(
-        &self,
-        id: &ContainerId,
-        name: Option<&ContainerName>,
-        remove: impl FnOnce(&Path) -> Result<(), tree::TreeError>,
-    ) -> Result<(), ContainerError> {
-        let folder = self.home.container(id);
-        match fs::remove_file(folder.join(RECORD)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                let path = folder.join(RECORD);
-                return Err(ContainerError::Io {
-                    doing: "removing",
-                    path,
-                    source: error,
-                });
-            }
-            _ => {}
-        }
-        remove(&folder).map_err(|source| ContainerError::Remove {
-            id: id.short().to_owned(),
-            source,
-        })?;
-        self.unpin(id);
-        match name {
-            Some(name) => drop(fs::remove_file(self.home.names().join(name.as_str()))),
-            None => self.drop_names_of(id),
-        }
-        Ok(())
-    }
-
-    /// Removes a container whose lock the caller holds, by the caller's rights alone: a conductor is root of the container's ids.
-    pub fn remove_as_root(&self, record: &Record) -> Result<(), ContainerError> {
-        self.remove_files_by(&record.id, Some(&record.name), |folder| {
-            tree::remove_plainly(folder)
-        })
-    }
-
-    /// Lets go of the image's tree. A pin that stays only keeps files until the store is checked.
-    fn unpin(&self, id: &ContainerId) {
-        let store = wolffia_store::Store::open_existing(&self.home.store());
-        if let Err(error) = store.and_then(|store| store.unpin(id.as_str())) {
-            tracing::debug!(%error, "an image's tree stays pinned");
-        }
-    }
-
-    fn drop_names_of(&self, id: &ContainerId) {
-        let Ok(names) = fs::read_dir(self.home.names()) else {
-            return;
-        };
-        for name in names.flatten() {
-            if read_name(&name.path()).as_ref() == Some(id) {
-                drop(fs::remove_file(name.path()));
-            }
-        }
-    }
-
-    /// Finishes what killed processes of ours left. Returns the containers that were swept.
-    pub fn sweep(&self) -> Result<Vec<ContainerId>, ContainerError> {
-        let mut swept = Vec::new();
-        for id in ids_in(&self.home.running())? {
-            let path = self.lock_path(&id);
-            let inherited = Lock::inherit(&path).map_err(|source| ContainerError::Io {
-                doing: "locking",
-                path,
-                source,
-            })?;
-            let Some(lock) = inherited else { continue };
-            self.sweep_one(&id)?;
-            lock.release();
-            swept.push(id);
-        }
-        Ok(swept)
-    }
-
-    fn sweep_one(&self, id: &ContainerId) -> Result<(), ContainerError> {
-        let folder = self.home.container(id);
-        let Some(record) = read_json::<Record>(&folder.join(RECORD))? else {
-            return self.remove_files(id, None);
-        };
-        let state = read_json::<State>(&folder.join(STATE))?.unwrap_or_default();
-        // One that was only made has no lock file; whoever was making or starting it has not reported it.
-        if record.options.remove {
-            return self.remove_files(id, Some(&record.name));
-        }
-        if state.status == Status::Running {
-            write_json(&folder.join(STATE), &killed(&state))?;
-        }
-        Ok(())
-    }
-
     fn try_lock(&self, id: &ContainerId) -> Result<Option<Taken>, ContainerError> {
         let path = self.lock_path(id);
         for _ in 0..BUSY_TRIES_MAX {
@@ -508,111 +333,4 @@ fn ids_in(folder: &Path) -> Result<Vec<ContainerId>, ContainerError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        options::Options,
-        record::{Image, RECORD_VERSION},
-    };
-
-    fn containers() -> (tempfile::TempDir, Containers) {
-        let folder = tempfile::tempdir().unwrap();
-        let home = Home::open(Some(&folder.path().join("root"))).unwrap();
-        (folder, Containers::of(&home))
-    }
-
-    fn describe(remove: bool) -> impl FnOnce(ContainerId, ContainerName) -> Record {
-        move |id, name| Record {
-            version: RECORD_VERSION,
-            id,
-            name,
-            created: Timestamp::now(),
-            image: Image::Host,
-            options: Options {
-                remove,
-                ..Options::default()
-            },
-            program: crate::record::Program::default(),
-            mapping: String::new(),
-            current_directory: "/".into(),
-        }
-    }
-
-    fn made(containers: &Containers, name: Option<&str>, remove: bool) -> Held {
-        let name = name.map(|name| name.parse().unwrap());
-        containers.create(name.as_ref(), describe(remove)).unwrap()
-    }
-
-    #[test]
-    fn found_by_name_by_id_and_by_its_beginning() {
-        let (_folder, containers) = containers();
-        let held = made(&containers, Some("web"), false);
-        let id = held.container.record.id.clone();
-        held.lock.release();
-        for word in ["web", "/web", id.as_str(), id.short()] {
-            assert_eq!(containers.find(word).unwrap().record.id, id, "{word}");
-        }
-        assert!(matches!(
-            containers.find("nobody"),
-            Err(ContainerError::NotFound(_))
-        ));
-        let taken = containers.create(Some(&"web".parse().unwrap()), describe(false));
-        assert!(matches!(taken, Err(ContainerError::NameTaken { .. })));
-        assert_eq!(
-            containers.list().unwrap().len(),
-            1,
-            "a failed making leaves nothing"
-        );
-        let held = containers.hold(&containers.find("web").unwrap()).unwrap();
-        containers.remove(held).unwrap();
-        assert!(containers.list().unwrap().is_empty());
-        assert!(
-            fs::read_dir(containers.home().names())
-                .unwrap()
-                .next()
-                .is_none()
-        );
-        assert!(
-            fs::read_dir(containers.home().running())
-                .unwrap()
-                .next()
-                .is_none()
-        );
-    }
-
-    #[test]
-    fn what_a_kill_left_is_swept() {
-        let (_folder, containers) = containers();
-        // The lock is dropped without being released, as a kill drops it.
-        let mut plain = made(&containers, Some("plain"), false);
-        plain.container.state.status = Status::Running;
-        plain.container.save_state().unwrap();
-        let mut once = made(&containers, Some("once"), true);
-        once.container.state.status = Status::Running;
-        once.container.save_state().unwrap();
-        let half = made(&containers, Some("half"), false);
-        fs::remove_file(half.container.folder.join(RECORD)).unwrap();
-        assert!(
-            containers.sweep().unwrap().is_empty(),
-            "their holders are alive"
-        );
-        assert_eq!(
-            containers.find("plain").unwrap().state.status,
-            Status::Running
-        );
-        drop((plain.lock, once.lock, half.lock));
-        assert_eq!(
-            containers.find("plain").unwrap().state.exit_code,
-            KILLED,
-            "true before a sweep"
-        );
-        assert_eq!(containers.sweep().unwrap().len(), 3);
-        let left = containers.list().unwrap();
-        assert_eq!(left.len(), 1);
-        assert_eq!(
-            (left[0].state.status, left[0].state.exit_code),
-            (Status::Exited, KILLED)
-        );
-        assert!(containers.sweep().unwrap().is_empty());
-    }
-}
+mod tests;

@@ -9,30 +9,31 @@
 //! If the caller ends before it starts the container, the process at the gate sees the end of the line and ends too; behind a
 //! gate that is a socket it stays, for whoever connects.
 
-use std::{
-    os::fd::OwnedFd,
-    path::{Path, PathBuf},
-};
+use std::{os::fd::OwnedFd, path::Path};
 
-use rustix::fs::{Mode, OFlags, open};
-use thiserror::Error;
 use wolffia_sys::{
     Errno,
-    idmap::{self, IdMap, IdMapError, IdMaps, IdRange, Mapping},
+    idmap::{self, IdMap, IdMaps, IdRange, Mapping},
     mount::Pivot,
-    namespace::{self, Namespaces},
-    process::{self, Child, CloneFlags, Ended, PidFd},
+    namespace::Namespaces,
+    process::{Child, Ended, PidFd},
 };
 
 use crate::{
     becoming::{Gate, Stdio},
-    hooks::{self, HookError},
+    hooks,
     init::{Init, RootFs},
-    prepare::{self, Besides, PrepareError, Prepared, Seccomp},
-    report::{Failure, Kind, Line, Word},
+    prepare::{self, Besides, Seccomp},
+    report::{Failure, Line, Word},
     spec::{IdMapping, Spec, VERSION},
     state::{State, Status},
 };
+
+mod error;
+mod spawn;
+
+pub use error::LaunchError;
+pub(crate) use spawn::through_helper;
 
 /// What a container is made of.
 #[derive(Debug)]
@@ -92,116 +93,6 @@ impl<'a> Launch<'a> {
             reaper: false,
             start: StartGate::Caller,
             pivot: Pivot::Pivot,
-        }
-    }
-}
-
-/// Why a container was not made or not started.
-#[derive(Debug, Error)]
-pub enum LaunchError {
-    /// The configuration cannot be carried out.
-    #[error("preparing the container")]
-    Prepare(#[from] PrepareError),
-    /// A namespace to join could not be opened.
-    #[error("opening the namespace {path}")]
-    Namespace {
-        /// Its file.
-        path: PathBuf,
-        /// The kernel's answer.
-        source: Errno,
-    },
-    /// The kernel refused the process.
-    #[error("cloning a process into {new:?}")]
-    Clone {
-        /// The namespaces that it was to have.
-        new: Namespaces,
-        /// The kernel's answer.
-        source: Errno,
-    },
-    /// The ids could not be mapped.
-    #[error("mapping the container's ids")]
-    IdMap(#[from] IdMapError),
-    /// The process failed to set itself up.
-    #[error("{doing}")]
-    SetUp {
-        /// What it was doing to what.
-        doing: String,
-        /// The kernel's answer.
-        source: Errno,
-    },
-    /// A user or group of the program is none of the container's ids.
-    #[error("{doing}: the container has no such id")]
-    NotMapped {
-        /// What it was doing to what.
-        doing: String,
-        /// The kernel's answer.
-        source: Errno,
-    },
-    /// The program does not exist.
-    #[error("{doing}")]
-    NotFound {
-        /// What was being executed.
-        doing: String,
-        /// The kernel's answer.
-        source: Errno,
-    },
-    /// The program exists and cannot be executed.
-    #[error("{doing}")]
-    NotExecutable {
-        /// What was being executed.
-        doing: String,
-        /// The kernel's answer.
-        source: Errno,
-    },
-    /// The process ended before its program, and said nothing.
-    #[error("the container's first process ended with code {code} while it was set up")]
-    Ended {
-        /// Its code.
-        code: u8,
-    },
-    /// The line to the process broke.
-    #[error("talking to the container's first process")]
-    Line(#[source] Errno),
-    /// A hook failed.
-    #[error(transparent)]
-    Hook(#[from] HookError),
-}
-
-impl LaunchError {
-    /// Returns the exit code that stands for it: 127, 126 or 125.
-    pub fn code(&self) -> u8 {
-        match self {
-            LaunchError::NotFound { .. } => 127,
-            LaunchError::NotExecutable { .. } => 126,
-            _ => 125,
-        }
-    }
-
-    /// Returns what a person can do about it.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            LaunchError::NotMapped { .. } => Some(
-                "ids beyond the container's own come with sub-ids of your user: an administrator gives them by \
-                 usermod --add-subuids and --add-subgids; wolffia doctor says which there are"
-                    .to_owned(),
-            ),
-            _ => None,
-        }
-    }
-}
-
-impl From<Failure> for LaunchError {
-    fn from(failure: Failure) -> LaunchError {
-        let Failure {
-            kind,
-            doing,
-            errno: source,
-        } = failure;
-        match kind {
-            Kind::Setup => LaunchError::SetUp { doing, source },
-            Kind::NotMapped => LaunchError::NotMapped { doing, source },
-            Kind::NotFound => LaunchError::NotFound { doing, source },
-            Kind::NotExecutable => LaunchError::NotExecutable { doing, source },
         }
     }
 }
@@ -356,7 +247,7 @@ pub fn create(launch: Launch<'_>) -> Result<Created, LaunchError> {
         state: state.clone(),
         pivot: launch.pivot,
     };
-    let child = spawn(&prepared, init)?;
+    let child = spawn::spawn(&prepared, init)?;
     let mut making = Making {
         child,
         line: ours,
@@ -451,102 +342,6 @@ impl Making {
             Ok(ended) => LaunchError::Ended { code: ended.code() },
             Err(error) => LaunchError::Line(error),
         }
-    }
-}
-
-/// Clones the first process, through a helper where namespaces are joined.
-fn spawn(prepared: &Prepared, init: Init<'_>) -> Result<Child, LaunchError> {
-    let new = prepared.new;
-    let failed = |source| LaunchError::Clone { new, source };
-    if prepared.join.is_empty() {
-        return process::clone_into(new, move || init.run()).map_err(failed);
-    }
-    let mut joined = Vec::new();
-    for (kind, path) in &prepared.join {
-        let opened = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-        let file = opened.map_err(|source| LaunchError::Namespace {
-            path: path.clone(),
-            source,
-        })?;
-        joined.push((*kind, file));
-    }
-    through_helper(move || join_and_clone(&joined, new, init))
-}
-
-/// Forks a helper that makes the process we want, as a child of ours; returns that child.
-///
-/// The helper has a line of its own, so that its word cannot come behind one of the process it made.
-pub(crate) fn through_helper(
-    work: impl FnOnce() -> Result<Child, Failure>,
-) -> Result<Child, LaunchError> {
-    let (ours, theirs) = Line::pair().map_err(LaunchError::Line)?;
-    let helper = process::clone_into(CloneFlags::FORK, move || match work() {
-        Ok(child) => report_process(&theirs, &child),
-        Err(failure) => {
-            let _ = theirs.send(Word::Failure, &failure.to_bytes(), None);
-            failure.code()
-        }
-    })
-    .map_err(|source| LaunchError::Clone {
-        new: Namespaces::empty(),
-        source,
-    })?;
-    let heard = hear_process(&ours);
-    let _ = helper.pidfd.wait();
-    heard
-}
-
-fn join_and_clone(
-    joined: &[(Namespaces, OwnedFd)],
-    new: Namespaces,
-    init: Init<'_>,
-) -> Result<Child, Failure> {
-    for (kind, file) in joined {
-        match namespace::join(file, *kind) {
-            // Our own user namespace cannot be joined again, and need not be.
-            Err(Errno::INVAL) if *kind == Namespaces::USER => {}
-            Err(errno) => {
-                return Err(Failure::setup(
-                    format!("joining the namespace {kind:?}"),
-                    errno,
-                ));
-            }
-            Ok(()) => {}
-        }
-    }
-    let flags = CloneFlags { new, sibling: true };
-    process::clone_into(flags, move || init.run())
-        .map_err(|errno| Failure::setup(format!("cloning a process into {new:?}"), errno))
-}
-
-/// Tells the process on the other end which process it waits for.
-fn report_process(line: &Line, child: &Child) -> u8 {
-    use std::os::fd::AsFd;
-    let sent = line.send(
-        Word::Process,
-        &child.pid.to_le_bytes(),
-        Some(child.pidfd.as_fd()),
-    );
-    u8::from(sent.is_err())
-}
-
-/// Hears from a helper which process is waited for.
-fn hear_process(line: &Line) -> Result<Child, LaunchError> {
-    match line.receive().map_err(LaunchError::Line)? {
-        Some(message) if message.word == Word::Process => {
-            let pid = <[u8; 4]>::try_from(message.text.as_slice()).map(u32::from_le_bytes);
-            match (pid, message.fd) {
-                (Ok(pid), Some(fd)) => Ok(Child {
-                    pid,
-                    pidfd: PidFd::from_fd(fd),
-                }),
-                _ => Err(LaunchError::Line(Errno::PROTO)),
-            }
-        }
-        Some(message) if message.word == Word::Failure => {
-            Err(Failure::from_bytes(&message.text).into())
-        }
-        _ => Err(LaunchError::Line(Errno::PROTO)),
     }
 }
 
