@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use wolffia_image::Digest;
 
 use crate::layout::Tar;
+use crate::stargz::{StargzLayer, TOC_DIGEST};
 
 /// The annotation of a layout's entry that holds its tag.
 const TAG: &str = "org.opencontainers.image.ref.name";
@@ -49,6 +50,8 @@ pub enum Dialect {
 #[derive(Clone, Debug)]
 pub struct ImageBuilder {
     layers: Vec<(Vec<u8>, Packing)>,
+    /// Layers above those that are packed already.
+    stargz: Vec<StargzLayer>,
     config: Value,
     dialect: Dialect,
     architecture: String,
@@ -87,6 +90,7 @@ impl ImageBuilder {
     pub fn new() -> Self {
         Self {
             layers: Vec::new(),
+            stargz: Vec::new(),
             config: json!({}),
             dialect: Dialect::Oci,
             architecture: crate::layout::architecture().to_owned(),
@@ -105,6 +109,13 @@ impl ImageBuilder {
     #[must_use]
     pub fn layer(mut self, tar: Vec<u8>, packing: Packing) -> Self {
         self.layers.push((tar, packing));
+        self
+    }
+
+    /// Adds a layer that is packed already, above those that are not.
+    #[must_use]
+    pub fn stargz(mut self, layer: StargzLayer) -> Self {
+        self.stargz.push(layer);
         self
     }
 
@@ -141,6 +152,7 @@ impl ImageBuilder {
             .layers
             .iter()
             .map(|(tar, _)| Digest::of(tar).to_string())
+            .chain(self.stargz.iter().map(|layer| layer.diff_id.to_string()))
             .collect();
         configuration["config"] = self.config;
         configuration["rootfs"] = json!({ "type": "layers", "diff_ids": diff_ids });
@@ -153,11 +165,16 @@ impl ImageBuilder {
         };
         let dialect = self.dialect;
         let config = add(dialect.config(), configuration.to_string().into_bytes());
-        let layers: Vec<Value> = self
+        let mut layers: Vec<Value> = self
             .layers
             .into_iter()
             .map(|(tar, packing)| add(&dialect.layer(packing), pack(tar, packing)))
             .collect();
+        for layer in self.stargz {
+            let mut descriptor = add(&dialect.layer(Packing::Gzip), layer.blob);
+            descriptor["annotations"] = json!({ TOC_DIGEST: layer.toc_digest.to_string() });
+            layers.push(descriptor);
+        }
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": dialect.manifest(),

@@ -17,4 +17,5 @@ pub mod ordinary;
 pub mod payload;
 pub mod registry;
 mod static_program;
+pub mod stargz;
 pub mod walk;

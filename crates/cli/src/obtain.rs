@@ -82,6 +82,15 @@ pub(crate) fn from_job(failed: wolffia_pull::job::Failure) -> Failure {
     failed.hint.into_iter().fold(failure, Failure::help)
 }
 
+/// How layers may stay where they are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wishes {
+    /// Whether.
+    pub(crate) lazy: Lazy,
+    /// Refuse those that nothing in the manifest answers for.
+    pub(crate) strict: bool,
+}
+
 /// Pulls an image.
 pub(crate) fn pull(
     context: &Context,
@@ -89,7 +98,7 @@ pub(crate) fn pull(
     name: &str,
     platform: Option<&str>,
     policy: Policy,
-    lazy: Lazy,
+    wishes: Wishes,
     quiet: bool,
 ) -> Result<ImageOutcome, Failure> {
     let platform = match platform {
@@ -103,7 +112,8 @@ pub(crate) fn pull(
         platform,
         policy,
         unpacked: context.configuration()?.unpacked.clone(),
-        lazy,
+        lazy: wishes.lazy,
+        strict: wishes.strict,
         credential,
     };
     let mut line = Line::new(name, quiet);

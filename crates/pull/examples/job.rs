@@ -41,6 +41,7 @@ fn main() -> std::io::Result<()> {
                 name: name.into(),
                 platform: Platform::host(),
                 lazy: wolffia_pull::Lazy::Never,
+                strict: false,
                 policy: Policy::Always,
                 unpacked: Vec::new(),
                 credential: None,

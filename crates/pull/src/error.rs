@@ -113,6 +113,12 @@ pub enum PullError {
     /// The table of a lazy image cannot be made.
     #[error("writing down where the files of the image are")]
     Table(#[source] io::Error),
+    /// Nobody answers for an index, and that was asked for.
+    #[error("nothing in the manifest answers for the index of layer {layer}")]
+    Doubtful {
+        /// The layer.
+        layer: Digest,
+    },
     /// A thread cannot be started.
     #[error("starting a thread")]
     Thread(#[source] io::Error),
@@ -132,6 +138,9 @@ impl PullError {
             Self::Store(error) => error.hint(),
             Self::DiffId { .. } | Self::LayerCount { .. } | Self::Config { .. } => {
                 Some("the image itself is damaged: whoever built it must push it again".to_owned())
+            }
+            Self::Doubtful { .. } => {
+                Some("--lazy=never fetches all of it and compares it with its digests".to_owned())
             }
             Self::NotALayer { .. } => {
                 Some("this is an artifact, not an image that can be run".to_owned())

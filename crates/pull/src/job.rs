@@ -93,6 +93,9 @@ pub struct PullRequest {
     /// Whether the program may start before the image has come.
     #[serde(default)]
     pub lazy: Lazy,
+    /// Refuse a layer that stays where it is if nothing in the manifest answers for its index.
+    #[serde(default)]
+    pub strict: bool,
     /// What a credential helper knows, asked outside: inside the user namespace a keyring would not know its user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential: Option<Credential>,

@@ -9,8 +9,10 @@
 //!
 //! Who starts `lazyd`, and what happens when it dies, stands in the engine's conductor.
 
+mod background;
 pub mod index;
 pub mod lazyd;
+pub mod profile;
 mod run;
 pub mod supply;
 pub mod table;

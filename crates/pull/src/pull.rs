@@ -20,7 +20,6 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use wolffia_fetch::{Download, Environment, Limits, Resolved, Source, sources};
-use wolffia_image::formats::LayerIndex;
 use wolffia_image::tree::{Kind, Layer, Tree};
 use wolffia_image::{Descriptor, Digest, ImageConfig, Reference};
 use wolffia_mount::{SnapshotDriver, choice};
@@ -32,7 +31,7 @@ use wolffia_store::{
 use crate::error::PullError;
 use crate::job::{ImageOutcome, Lazy, Policy, Progress, PullRequest, Stage};
 use crate::layer::{self, Counters, Packed};
-use crate::lazy::index::{self, Indexed};
+use crate::lazy::index::{self, Found, Indexed};
 use crate::unpacked;
 
 /// Layers that arrive side by side: more do not help two cores, and each costs some megabytes.
@@ -114,6 +113,7 @@ pub fn pull(
         &Wishes {
             unpacked: &request.unpacked,
             lazy,
+            strict: request.strict,
         },
         watch,
     )
@@ -137,6 +137,8 @@ pub struct Wishes<'a> {
     pub unpacked: &'a [PathBuf],
     /// Whether layers may stay where they are.
     pub lazy: Lazy,
+    /// Refuse a layer that stays where it is if nobody answers for its index.
+    pub strict: bool,
 }
 
 /// As [`pull_from`], as one wishes.
@@ -198,7 +200,7 @@ fn in_session(
             }
             // Nobody has compared an index with the digests in the configuration: it must not replace what other names stand for.
             Some(_) => {}
-            None => plan.leave(source, wishes.lazy)?,
+            None => plan.leave(source, wishes.lazy, wishes.strict)?,
         }
     }
     let mut arrived = plan.carry_out(&session, source, watch)?;
@@ -303,7 +305,7 @@ struct Planned {
     /// Where the layer lies unpacked, if it is used from there.
     site: Option<Site>,
     /// Its index, where it stays where it is.
-    index: Option<Box<LayerIndex>>,
+    index: Option<Box<Found>>,
 }
 
 /// All layers of an image.
@@ -417,7 +419,12 @@ impl Plan {
     }
 
     /// Fetches the indexes of missing layers that may stay where they are.
-    fn leave(&mut self, source: &Arc<dyn Source>, lazy: Lazy) -> Result<(), PullError> {
+    fn leave(
+        &mut self,
+        source: &Arc<dyn Source>,
+        lazy: Lazy,
+        strict: bool,
+    ) -> Result<(), PullError> {
         let bytes_min = if lazy == Lazy::Always {
             0
         } else {
@@ -437,6 +444,14 @@ impl Plan {
         let indexes = index::fetch(source, &descriptors, &[], &fetched)?;
         self.index_bytes = fetched.into_inner();
         for (place, found) in candidates.into_iter().zip(indexes) {
+            let doubtful = found
+                .as_ref()
+                .is_some_and(|found| found.index.map.trust.needs_whole_layer());
+            if strict && doubtful {
+                return Err(PullError::Doubtful {
+                    layer: self.layers[place].descriptor.digest,
+                });
+            }
             self.layers[place].index = found.map(Box::new);
         }
         Ok(())
@@ -504,12 +519,12 @@ impl Plan {
                 (Some(layer), _, _) => layers.push(layer),
                 (None, Some((_, layer)), _) => layers.push(layer.clone()),
                 (None, None, Some(index)) => {
-                    layers.push(index.layer.clone());
+                    layers.push(index.index.layer.clone());
                     left.push((
                         place,
                         Indexed {
                             descriptor: planned.descriptor,
-                            index: *index,
+                            found: *index,
                         },
                     ));
                 }
@@ -720,7 +735,7 @@ impl Finished<'_> {
         } else {
             // The tree's name says of each layer what its entries were taken from.
             for (place, layer) in &arrived.left {
-                parts[*place].0 = Digest::of(&layer.index.to_bytes());
+                parts[*place].0 = Digest::of(&layer.found.index.to_bytes());
             }
             image.tree = TreeId::of_indexes(Places::tree_id(&parts));
             session.put_tree_of_sites(image.tree, &tree, places)?;
@@ -767,13 +782,14 @@ fn put_table(
 ) -> Result<(), PullError> {
     let layers: Vec<&Indexed> = arrived.left.iter().map(|(_, layer)| layer).collect();
     let packed_bytes = layers.iter().map(|layer| layer.descriptor.size).sum();
+    let profile = session.store().profile(&image.manifest_digest)?;
     let table = index::table(
         name,
         image.manifest_digest,
         packed_bytes,
         &layers,
         tree,
-        &[],
+        &profile,
     )
     .map_err(PullError::Table)?;
     Ok(session.put_lazy_table(image.tree, &table)?)

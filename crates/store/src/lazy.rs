@@ -27,6 +27,8 @@ use crate::trees::TreeId;
 const CLAIMS: &str = "claims";
 /// The table's name beside a tree's record.
 const TABLE: &str = "lazy";
+/// How marks of layers begin that were compared with their digests.
+const COMPARED: &str = "compared-";
 /// The table's name when everything is here.
 const WHOLE: &str = "whole";
 
@@ -58,13 +60,24 @@ impl Store {
         Ok(is_there(self, &tree.path().join(TABLE))? || is_there(self, &tree.path().join(WHOLE))?)
     }
 
-    /// Remembers that all objects of a tree are here.
-    pub fn set_whole(&self, tree: TreeId) -> Result<()> {
-        let (from, to) = (tree.path().join(TABLE), tree.path().join(WHOLE));
-        match rustix::fs::renameat(self.at(), &from, self.at(), &to) {
+    /// Remembers that all objects of a table's tree are here.
+    pub fn set_whole(&self, table: &Path) -> Result<()> {
+        let to = table.with_file_name(WHOLE);
+        match rustix::fs::rename(table, &to) {
             Err(Errno::NOENT) => Ok(()),
-            other => other.doing("writing", self.path().join(to)),
+            other => other.doing("writing", to),
         }
+    }
+
+    /// Tells whether a layer of a table, by its place there, was compared with its digest.
+    pub fn is_compared(&self, table: &Path, layer: u16) -> bool {
+        table.with_file_name(format!("{COMPARED}{layer}")).exists()
+    }
+
+    /// Remembers that a layer of a table was compared with its digest, and fitted.
+    pub fn set_compared(&self, table: &Path, layer: u16) -> Result<()> {
+        let path = table.with_file_name(format!("{COMPARED}{layer}"));
+        std::fs::write(&path, b"").doing("writing", path)
     }
 
     /// Claims the right to fetch an object; nothing while another process has it. Who gets it looks for the object once more.

@@ -104,8 +104,26 @@ pub struct ImageRoot {
     pub facts: StubFacts,
     /// Further data layers: roots of what somebody else unpacked.
     pub elsewhere: Vec<PathBuf>,
-    /// The table of objects, where not all of them are here.
-    pub lazy: Option<PathBuf>,
+    /// Where objects are that are still to come; nothing where all are here.
+    pub lazy: Option<LazyTree>,
+}
+
+/// Objects that are still to come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LazyTree {
+    /// The table that says where they are.
+    pub table: PathBuf,
+    /// How what nobody asks for is fetched, if it is.
+    pub fill: Option<Fill>,
+}
+
+/// Bounds of what is fetched while nobody waits for it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fill {
+    /// Packed bytes a second at most.
+    pub bytes_per_second: Option<u64>,
+    /// Packed bytes in all, at most.
+    pub bytes_max: Option<u64>,
 }
 
 impl Store {
@@ -152,7 +170,9 @@ impl Store {
             objects: self.objects_path(),
             facts,
             elsewhere: crate::elsewhere::roots(&sites),
-            lazy: self.lazy_table(tree)?,
+            lazy: self
+                .lazy_table(tree)?
+                .map(|table| LazyTree { table, fill: None }),
         }))
     }
 

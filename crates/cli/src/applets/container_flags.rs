@@ -139,6 +139,12 @@ pub(crate) const SHARED: &[Flag] = &[
     switch("quiet", Some('q'), "no progress of a pull"),
     switch("read-only", None, "the root file system cannot be written"),
     switch("rm", None, "remove the container when it ends"),
+    value(
+        "verify",
+        None,
+        "strict",
+        "start before the image has come only where its manifest answers for every layer's index",
+    ),
     list(
         "security-opt",
         None,

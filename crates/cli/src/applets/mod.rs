@@ -25,6 +25,7 @@ mod container_flags;
 mod create;
 mod doctor;
 mod exec;
+mod heat;
 mod helper;
 mod images;
 mod import;
@@ -67,6 +68,7 @@ pub(crate) static COMMANDS: &[&Command] = &[
     &images::COMMAND,
     &rmi::COMMAND,
     &tag::COMMAND,
+    &heat::COMMAND,
     &import::COMMAND,
     &login::COMMAND,
     &logout::COMMAND,

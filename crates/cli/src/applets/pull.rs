@@ -49,6 +49,10 @@ fn serve(context: &Context, arguments: &Arguments) -> Result<u8, Failure> {
         (true, false) => Lazy::Always,
         (false, _) => Lazy::Never,
     };
+    let wishes = obtain::Wishes {
+        lazy,
+        strict: false,
+    };
     let mut code = 0;
     for name in arguments.operand_texts()? {
         match obtain::pull(
@@ -57,7 +61,7 @@ fn serve(context: &Context, arguments: &Arguments) -> Result<u8, Failure> {
             name,
             platform,
             Policy::Always,
-            lazy,
+            wishes,
             quiet,
         ) {
             Ok(image) => {

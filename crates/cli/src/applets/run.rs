@@ -211,7 +211,7 @@ fn image_for(
         name,
         platform,
         policy.unwrap_or_default(),
-        lazy(arguments)?,
+        wishes(context, arguments)?,
         quiet,
     )?;
     let record = store
@@ -220,16 +220,25 @@ fn image_for(
     record.ok_or_else(|| Failure::new(format!("{name} was removed while it was pulled")))
 }
 
-/// Reads `--lazy`.
-fn lazy(arguments: &Arguments) -> Result<Lazy, Failure> {
-    match arguments.text("lazy")? {
-        None | Some("auto") => Ok(Lazy::Auto),
-        Some("always") => Ok(Lazy::Always),
-        Some("never") => Ok(Lazy::Never),
-        Some(other) => Err(Failure::usage(format!(
-            "--lazy {other}: auto, always or never"
-        ))),
-    }
+/// Reads `--lazy` and `--verify`, else the configuration.
+fn wishes(context: &Context, arguments: &Arguments) -> Result<obtain::Wishes, Failure> {
+    let configured = context.configuration()?.lazy.word();
+    let lazy = match arguments.text("lazy")?.unwrap_or(configured) {
+        "auto" => Lazy::Auto,
+        "always" => Lazy::Always,
+        "never" => Lazy::Never,
+        other => {
+            return Err(Failure::usage(format!(
+                "--lazy {other}: auto, always or never"
+            )));
+        }
+    };
+    let strict = match arguments.text("verify")? {
+        None => false,
+        Some("strict") => true,
+        Some(other) => return Err(Failure::usage(format!("--verify {other}: strict"))),
+    };
+    Ok(obtain::Wishes { lazy, strict })
 }
 
 /// A whole name is looked up alone; what may be an id is resolved among all.
@@ -265,7 +274,7 @@ pub(super) fn image_root(
 ) -> Result<wolffia_store::ImageRoot, Failure> {
     let store = context.store()?;
     match store.rootfs(record, &mapping.key()) {
-        Ok(root) => return Ok(root),
+        Ok(root) => return filled(context, root),
         Err(StoreError::NoStubs { .. }) => {}
         Err(error) => return Err(super::store_failure(&error)),
     }
@@ -281,9 +290,26 @@ pub(super) fn image_root(
             "making a tree: the helper answered something else",
         ));
     };
-    store
+    let root = store
         .rootfs(record, &mapping.key())
-        .map_err(|error| super::store_failure(&error))
+        .map_err(|error| super::store_failure(&error))?;
+    filled(context, root)
+}
+
+/// Says how what nobody asks for is fetched: only where the configuration gives it bounds.
+pub(super) fn filled(
+    context: &Context,
+    mut root: wolffia_store::ImageRoot,
+) -> Result<wolffia_store::ImageRoot, Failure> {
+    if let Some(lazy) = &mut root.lazy {
+        let configuration = context.configuration()?;
+        let bounds = wolffia_store::Fill {
+            bytes_per_second: configuration.background_rate,
+            bytes_max: configuration.background_total,
+        };
+        lazy.fill = (bounds != wolffia_store::Fill::default()).then_some(bounds);
+    }
+    Ok(root)
 }
 
 /// Turns what came of a start into an exit code, and puts away what a failed one left.

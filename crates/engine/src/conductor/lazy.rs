@@ -19,11 +19,17 @@ use std::{
 use rustix::{io::Errno, mount::UnmountFlags};
 use thiserror::Error;
 use wolffia_mount::fuse::objects;
-use wolffia_pull::lazy::lazyd;
+use wolffia_pull::lazy::{
+    lazyd::{self, Settings},
+    profile,
+};
+use wolffia_store::LazyTree;
 use wolffia_sys::process::{CloneFlags, Closing, clone_into, close_from};
 
 /// The directory in the container's own that the objects are mounted on.
 const PLACE: &str = "lazy";
+/// The file in the container's own that says which objects were needed.
+const NOTES: &str = "needed";
 /// How often a server is replaced: a fault that comes back at every start must not burn a processor for ever.
 const REPLACEMENTS_MAX: u32 = 200;
 /// Exit code of a child that could not execute this program.
@@ -33,8 +39,7 @@ const NOT_EXECUTED: u8 = 127;
 #[derive(Debug)]
 pub struct LazyRoot {
     place: PathBuf,
-    store: PathBuf,
-    table: PathBuf,
+    settings: Settings,
     /// Gone when there is no server any more and never will be.
     device: Option<OwnedFd>,
     server: u32,
@@ -62,7 +67,7 @@ pub enum LazyError {
 
 impl LazyRoot {
     /// Mounts the objects of a table and starts their server. Must run inside the user namespace, as its root, in a mount namespace of its own.
-    pub fn mount(folder: &Path, store: &Path, table: &Path) -> Result<LazyRoot, LazyError> {
+    pub fn mount(folder: &Path, store: &Path, tree: &LazyTree) -> Result<LazyRoot, LazyError> {
         let place = folder.join(PLACE);
         match fs::DirBuilder::new().mode(0o700).create(&place) {
             Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
@@ -76,13 +81,18 @@ impl LazyRoot {
         let device = objects::mount(&place).map_err(LazyError::Mount)?;
         let mut root = LazyRoot {
             place,
-            store: store.to_owned(),
-            table: table.to_owned(),
+            settings: Settings {
+                store: store.to_owned(),
+                table: tree.table.clone(),
+                notes: folder.join(NOTES),
+                fill: tree.fill,
+                successor: false,
+            },
             device: Some(device),
             server: 0,
             replacements_left: REPLACEMENTS_MAX,
         };
-        root.start(lazyd::FIRST).map_err(LazyError::Start)?;
+        root.start().map_err(LazyError::Start)?;
         Ok(root)
     }
 
@@ -91,7 +101,8 @@ impl LazyRoot {
         &self.place
     }
 
-    fn start(&mut self, turn: &str) -> Result<(), Errno> {
+    fn start(&mut self) -> Result<(), Errno> {
+        let settings = serde_json::to_string(&self.settings).map_err(|_| Errno::INVAL)?;
         let device = self.device.as_ref().ok_or(Errno::NOTCONN)?;
         let child = clone_into(CloneFlags::FORK, || {
             let ready = rustix::stdio::dup2_stdin(device.as_fd())
@@ -99,9 +110,7 @@ impl LazyRoot {
             let error = ready.map_or_else(Into::into, |()| {
                 Command::new("/proc/self/exe")
                     .arg0(lazyd::NAME)
-                    .arg(&self.store)
-                    .arg(&self.table)
-                    .arg(turn)
+                    .arg(&settings)
                     .current_dir("/")
                     .exec()
             });
@@ -112,20 +121,40 @@ impl LazyRoot {
         Ok(())
     }
 
-    /// Takes note that a child of the caller has ended; where that was the server, there is another.
-    pub fn reaped(&mut self, child: u32) {
+    /// Takes note that a child of the caller has ended, with which exit code; where that was the server, there is another. Tells whether the container
+    /// may go on.
+    pub fn reaped(&mut self, child: u32, code: Option<u8>) -> bool {
         if child != self.server {
-            return;
+            return true;
         }
+        if code == Some(lazyd::LIE) {
+            self.device = None;
+            return false;
+        }
+        self.settings.successor = true;
         let left = self.replacements_left.checked_sub(1);
         self.replacements_left = left.unwrap_or(0);
         let started = match left {
-            Some(_) => self.start(lazyd::SUCCESSOR),
+            Some(_) => self.start(),
             None => Err(Errno::AGAIN),
         };
         if let Err(errno) = started {
             tracing::warn!(%errno, "a lazy image is not served any more");
             self.device = None;
+        }
+        true
+    }
+
+    /// Keeps what the container needed for the next start of its image.
+    pub fn learn(&self) {
+        let Settings {
+            store,
+            table,
+            notes,
+            ..
+        } = &self.settings;
+        if let Err(error) = profile::learn(store, table, notes) {
+            tracing::debug!(%error, "nothing is learnt from a run");
         }
     }
 }

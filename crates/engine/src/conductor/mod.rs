@@ -250,7 +250,9 @@ fn stay(
     }
     // Unmounts the file tree: the container's folder can be removed then.
     drop(watch.machine.take());
-    drop(watch.lazy.take());
+    if let Some(lazy) = watch.lazy.take() {
+        lazy.learn();
+    }
     (code, watch.channel.take())
 }
 

@@ -47,9 +47,9 @@ impl Root {
                     Some(_) if !choice.driver.is_lazy() => {
                         return Err(not_lazy(container));
                     }
-                    Some(table) => {
+                    Some(tree) => {
                         let store = containers.home().store();
-                        let lazy = LazyRoot::mount(&container.folder, &store, table)
+                        let lazy = LazyRoot::mount(&container.folder, &store, tree)
                             .map_err(|error| fail(&error, vec![DOCTOR.to_owned()]))?;
                         work.lazy = Some(lazy.place().to_owned());
                         Some(lazy)

@@ -243,11 +243,16 @@ impl Watch {
                     let killed = status.terminating_signal().map(Ended::Killed);
                     self.ended = exited.map(Ended::Exited).or(killed);
                 }
-                Ok(Some((pid, _))) => {
+                Ok(Some((pid, status))) => {
                     let pid = pid.as_raw_nonzero().get().unsigned_abs();
                     self.with_machine(|machine| machine.reaped(pid));
                     if let Some(lazy) = &mut self.lazy {
-                        lazy.reaped(pid);
+                        let code = status
+                            .exit_status()
+                            .and_then(|code| u8::try_from(code).ok());
+                        if !lazy.reaped(pid, code) {
+                            self.grant(Request::Pass(Signal::KILL));
+                        }
                     }
                     self.miss(pid);
                 }

@@ -26,6 +26,15 @@ const NEEDS_MAX: usize = 64;
 /// Most bytes of one need: a table of contents, packed.
 const NEED_BYTES_MAX: u64 = 128 << 20;
 
+/// An index that was found.
+#[derive(Debug)]
+pub struct Found {
+    /// It.
+    pub index: LayerIndex,
+    /// The blob beside the layer that it came from.
+    pub companion: Option<Descriptor>,
+}
+
 /// Fetches the indexes of layers; `None` for each that must come whole. Blocks.
 ///
 /// # Errors
@@ -35,7 +44,7 @@ pub fn fetch(
     layers: &[&Descriptor],
     companions: &[Companion],
     fetched_bytes: &AtomicU64,
-) -> Result<Vec<Option<LayerIndex>>, PullError> {
+) -> Result<Vec<Option<Found>>, PullError> {
     thread::scope(|scope| {
         let workers: Vec<_> = layers
             .iter()
@@ -53,10 +62,15 @@ fn index_of(
     layer: &Descriptor,
     companions: &[Companion],
     fetched_bytes: &AtomicU64,
-) -> Result<Option<LayerIndex>, PullError> {
+) -> Result<Option<Found>, PullError> {
     for claim in formats::claims(layer, companions) {
         match read(source, &claim, fetched_bytes)? {
-            Ok(index) => return Ok(Some(index)),
+            Ok(index) => {
+                return Ok(Some(Found {
+                    index,
+                    companion: claim.companion,
+                }));
+            }
             Err(error) => {
                 tracing::debug!(digest = %layer.digest, format = claim.format.name(), %error, "no index by this format");
             }
@@ -146,7 +160,7 @@ pub struct Indexed {
     /// Where it is.
     pub descriptor: Descriptor,
     /// Its index.
-    pub index: LayerIndex,
+    pub found: Found,
 }
 
 /// Makes the table of an image: everything in `tree` that one of the indexes knows.
@@ -164,7 +178,13 @@ pub fn table(
     let mut builder = Builder::default();
     let firsts: Vec<u32> = (0_u16..)
         .zip(layers)
-        .map(|(place, layer)| builder.layer(place, layer.index.map.spans()))
+        .map(|(place, layer)| {
+            let index = &layer.found.index;
+            if index.map.windows == formats::Windows::Here && !index.windows.is_empty() {
+                builder.windows(place, &index.windows);
+            }
+            builder.layer(place, index.map.spans())
+        })
         .collect();
     for entry in &tree.entries {
         let Kind::File { size, digest } = &entry.kind else {
@@ -174,7 +194,7 @@ pub fn table(
             continue;
         }
         for (layer, first) in layers.iter().zip(&firsts) {
-            let map = &layer.index.map;
+            let map = &layer.found.index.map;
             if let Some(content) = map.of(digest) {
                 builder.object(
                     content,
@@ -189,7 +209,7 @@ pub fn table(
     let mut first = profile.to_vec();
     if profile.is_empty() {
         for layer in layers {
-            first.extend(prefetched(&layer.index));
+            first.extend(prefetched(&layer.found.index));
         }
     }
     let about = About {
@@ -199,7 +219,13 @@ pub fn table(
             .iter()
             .map(|layer| table::Source {
                 descriptor: layer.descriptor.clone(),
-                trusted: !layer.index.map.trust.needs_whole_layer(),
+                trusted: !layer.found.index.map.trust.needs_whole_layer(),
+                windows: match (&layer.found.companion, layer.found.index.map.windows) {
+                    (Some(blob), formats::Windows::Companion { offset, .. }) => {
+                        table::Windows::Blob(blob.clone(), offset)
+                    }
+                    _ => table::Windows::None,
+                },
             })
             .collect(),
         packed_bytes,

@@ -27,6 +27,8 @@ const GAP_BYTES: u64 = 32 << 10;
 const RUN_BYTES_MAX: u64 = 1 << 20;
 /// Objects after which a run takes nothing more.
 const RUN_OBJECTS_MAX: usize = 1024;
+/// Longest window as it is kept: what deflate can look back upon, and some.
+const WINDOW_BYTES_MAX: u64 = 64 << 10;
 /// Bytes that are read at once.
 const READ_BYTES: usize = 64 << 10;
 /// Requests at once.
@@ -289,7 +291,8 @@ impl<'supply> Run<'supply> {
             .collect::<io::Result<Vec<Arc<Body>>>>()
             .map_err(Trouble::Gone)?;
         let chunks = wanted.iter().map(|taken| &taken.chunk);
-        let mut decoder = SpanDecoder::new(&part.span, &[], chunks)?;
+        let window = window(self.supply, self.layer, &part.span)?;
+        let mut decoder = SpanDecoder::new(&part.span, &window, chunks)?;
         let whole = decoder.verify_span(&part.span);
         let mut written: Vec<u64> = vec![0; wanted.len()];
         let mut complete: Vec<usize> = Vec::new();
@@ -323,6 +326,26 @@ impl<'supply> Run<'supply> {
         }
         broken.map_or(Ok(()), |error| Err(Trouble::Gone(error)))
     }
+}
+
+/// Returns the window of a span, fetched where the table has not got it.
+fn window(supply: &Supply, layer: u16, span: &Span) -> io::Result<Vec<u8>> {
+    let range = span.fetch(0).window;
+    if range.is_empty() {
+        return Ok(Vec::new());
+    }
+    if let Some(window) = supply.table.window(layer, &range)? {
+        return Ok(window);
+    }
+    let length = range.end - range.start;
+    supply.count(length);
+    let mut window = Vec::new();
+    supply
+        .bytes
+        .open_windows(layer, range)?
+        .take(length.min(WINDOW_BYTES_MAX))
+        .read_to_end(&mut window)?;
+    Ok(window)
 }
 
 /// What goes wrong with a span.

@@ -19,7 +19,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     fs::File,
-    io::{self, Read},
+    io::{self, Read, Write as _},
     ops::Range,
     os::unix::fs::FileExt,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -53,6 +53,12 @@ pub trait Bytes: Send + Sync {
     /// # Errors
     /// Fails where they do not come, as does the reader.
     fn open(&self, layer: u16, range: Range<u64>) -> io::Result<Box<dyn Read + Send>>;
+
+    /// Opens a stretch of the blob that holds a layer's windows, as [`open`](Self::open) does.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    fn open_windows(&self, layer: u16, range: Range<u64>) -> io::Result<Box<dyn Read + Send>>;
 }
 
 /// How urgent something is.
@@ -176,6 +182,10 @@ struct State {
     elsewhere: Vec<u32>,
     /// Objects in the order of their first use.
     touched: Vec<u32>,
+    /// When somebody last needed something.
+    needed: Instant,
+    /// Objects that are not in the store, as far as is known here.
+    missing: u32,
     touched_set: Vec<bool>,
     working_ahead: usize,
     counts: Counts,
@@ -211,6 +221,8 @@ pub struct Supply {
     files: Mutex<VecDeque<(u32, Arc<File>)>>,
     session: Mutex<Option<Arc<Session<'static>>>>,
     complain: Box<dyn Fn(&str) + Send + Sync>,
+    /// Where the numbers of objects go when they are first needed.
+    notes: Option<File>,
 }
 
 impl std::fmt::Debug for Supply {
@@ -231,6 +243,7 @@ impl Supply {
         bytes: Box<dyn Bytes>,
         replies: Replies,
         complain: Box<dyn Fn(&str) + Send + Sync>,
+        notes: Option<File>,
     ) -> Self {
         let count = table.len() as usize;
         Self {
@@ -245,6 +258,8 @@ impl Supply {
                 ahead: VecDeque::new(),
                 elsewhere: Vec::new(),
                 touched: Vec::new(),
+                needed: Instant::now(),
+                missing: u32::try_from(count).unwrap_or(u32::MAX),
                 touched_set: vec![false; count],
                 working_ahead: 0,
                 counts: Counts::default(),
@@ -254,7 +269,24 @@ impl Supply {
             files: Mutex::default(),
             session: Mutex::new(None),
             complain,
+            notes,
         }
+    }
+
+    /// Says what a person should know.
+    pub(super) fn say(&self, text: &str) {
+        (self.complain)(text);
+    }
+
+    /// Returns for how long nobody has needed anything.
+    pub(super) fn idle_for(&self) -> Duration {
+        lock(&self.state).needed.elapsed()
+    }
+
+    /// Returns how many objects are not here, as far as is known, and whether anything is on its way.
+    pub(super) fn missing(&self) -> (u32, bool) {
+        let state = lock(&self.state);
+        (state.missing, !state.active.is_empty())
     }
 
     /// Asks for objects that are foreseen, in this order.
@@ -535,6 +567,9 @@ impl Supply {
 
     /// Takes note that an object is in the store, and answers who waits for it.
     fn complete(&self, state: &mut State, number: u32) {
+        if state.status[number as usize] != Status::Present {
+            state.missing -= 1;
+        }
         state.status[number as usize] = Status::Present;
         let Some(active) = state.active.remove(&number) else {
             return;
@@ -783,8 +818,15 @@ impl Objects for Supply {
         let number = self.table.find(name)?;
         let object = self.table.object(number)?;
         let mut state = lock(&self.state);
+        state.needed = Instant::now();
         if !std::mem::replace(&mut state.touched_set[number as usize], true) {
             state.touched.push(number);
+            // A note that cannot be written costs the next start some time.
+            let noted = self
+                .notes
+                .as_ref()
+                .map(|mut notes| notes.write_all(&number.to_le_bytes()));
+            drop(noted);
         }
         self.want(&mut state, number, Urgency::Demand, None);
         Some(Found {

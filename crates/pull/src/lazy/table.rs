@@ -65,6 +65,22 @@ pub struct Source {
     pub descriptor: Descriptor,
     /// Its index came from who is trusted with the image: by a digest in the manifest.
     pub trusted: bool,
+    /// Where the windows of its spans are.
+    #[serde(default)]
+    pub windows: Windows,
+}
+
+/// Where the windows of a layer's spans are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Windows {
+    /// No span needs one.
+    #[default]
+    None,
+    /// In the table, from this byte of its last part on.
+    Here(u64),
+    /// In another blob of the image's place, from this byte on.
+    Blob(Descriptor, u64),
 }
 
 /// A file's content.
@@ -316,6 +332,20 @@ impl Table {
         )
     }
 
+    /// Reads a window that is kept here; `None` where it is elsewhere or there is none.
+    pub fn window(&self, layer: u16, range: &Range<u64>) -> io::Result<Option<Vec<u8>>> {
+        let source = self.about.layers.get(usize::from(layer));
+        let Some(Windows::Here(at)) = source.map(|source| &source.windows) else {
+            return Ok(None);
+        };
+        let length = u32::try_from(range.end.saturating_sub(range.start));
+        let at = at.checked_add(range.start);
+        match (at, length) {
+            (Some(at), Ok(length)) => self.rest(at, length).map(Some),
+            _ => Err(bad("a window without end")),
+        }
+    }
+
     fn rest(&self, at: u64, length: u32) -> io::Result<Vec<u8>> {
         /// A window, or a path.
         const MAX: u32 = 1 << 16;
@@ -370,6 +400,8 @@ pub struct Builder {
     known: HashSet<Digest>,
     spans: Vec<(u16, Span)>,
     chunks: Vec<Chunk>,
+    /// Windows of layers, by their places.
+    windows: Vec<(u16, Vec<u8>)>,
 }
 
 #[derive(Debug)]
@@ -391,6 +423,11 @@ impl Builder {
         self.spans
             .extend(spans.iter().map(|span| (layer, span.clone())));
         first
+    }
+
+    /// Keeps the windows of a layer.
+    pub fn windows(&mut self, layer: u16, windows: &[u8]) {
+        self.windows.push((layer, windows.to_vec()));
     }
 
     /// Returns whether an object is in the table already.
@@ -438,7 +475,6 @@ impl Builder {
             .iter()
             .filter_map(|digest| numbers.get(digest).copied())
             .collect();
-        let about = serde_json::to_vec(&about)?;
         let number = |length: usize| u32::try_from(length).map_err(|_| bad("too much of it"));
         let digest_or_zeros =
             |digest: Option<Digest>| digest.map_or([0; Digest::BYTES], |digest| *digest.as_bytes());
@@ -485,6 +521,13 @@ impl Builder {
             }
             spans.extend_from_slice(&digest_or_zeros(span.digest));
         }
+        for (layer, windows) in &self.windows {
+            if let Some(source) = about.layers.get_mut(usize::from(*layer)) {
+                source.windows = Windows::Here(rest.len() as u64);
+            }
+            rest.extend_from_slice(windows);
+        }
+        let about = serde_json::to_vec(&about)?;
         let mut bytes = MAGIC.to_vec();
         for count in [
             about.len(),

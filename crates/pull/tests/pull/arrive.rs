@@ -150,6 +150,7 @@ fn policy_missing_asks_nobody() {
     };
     let task = Task::Pull(PullRequest {
         lazy: wolffia_pull::Lazy::Never,
+        strict: false,
         name: name.clone(),
         platform: Platform::host(),
         policy: Policy::Missing,

@@ -84,6 +84,7 @@ impl Place {
 pub(crate) fn pull_task(name: &str) -> Task {
     Task::Pull(PullRequest {
         lazy: wolffia_pull::Lazy::Never,
+        strict: false,
         name: name.to_owned(),
         platform: Platform::host(),
         policy: Policy::Always,
