@@ -16,6 +16,6 @@ pub mod ledger;
 pub mod ordinary;
 pub mod payload;
 pub mod registry;
-mod static_program;
 pub mod stargz;
+mod static_program;
 pub mod walk;
