@@ -171,7 +171,7 @@ pub(super) fn read(arguments: &[OsString]) -> Result<Asked, Failure> {
     let mut parser = lexopt::Parser::from_args(arguments);
     let wrong = |error: lexopt::Error| Failure::usage(format!("slirp4netns: {error}"));
     while let Some(argument) = parser.next().map_err(wrong)? {
-        let mut text = |parser: &mut lexopt::Parser| {
+        let text = |parser: &mut lexopt::Parser| {
             parser
                 .value()
                 .and_then(|value| value.string())
