@@ -221,6 +221,23 @@ fn compilers_interpreters_git_su_and_apt_work_in_it() {
     );
 }
 
+/// The rest of a large file comes into the kernel's cache unasked, once a part of it is read.
+#[test]
+fn large_files_are_what_they_are_outside_from_whatever_place_they_are_read() {
+    need!(UserNamespace, SubIds, Overlay, Fuse);
+    let home = tempfile::tempdir().unwrap();
+    let script = "set -e
+        cd /usr
+        for file in $(find bin lib -xdev -type f -size +1024k | LC_ALL=C sort | head -n 20); do
+            dd if=$file bs=128k skip=3 count=1 status=none | cksum
+            cksum < $file
+        done";
+    let outside = Command::new("/bin/sh").args(["-c", script]).output();
+    let outside = told(&outside.unwrap());
+    assert!(outside.lines().count() > 2, "large files: {outside}");
+    assert_eq!(inside(home.path(), script), outside);
+}
+
 /// Reading goes through what is mounted below /usr, as for any program, but not into interfaces of the kernel.
 #[test]
 fn mounts_below_usr_are_no_obstacle() {

@@ -7,10 +7,15 @@
 //! with `ENOSYS`: the kernel then never asks again and keeps pages and listings for as long as it has memory.
 //! A server that takes over from a dead one asks the kernel to send unanswered requests again (since 6.9).
 //!
+//! Large files come in windows of 128 KiB, which only root can widen, so a [`Pusher`] puts the rest of a file that is being
+//! read into the kernel's cache by itself, beside the workers. `FUSE_NOTIFY_STORE` waits for pages that a worker is to fill,
+//! and so is written by a thread of its own.
+//!
 //! Sources: fs/fuse/dev.c, Documentation/filesystems/fuse.rst; sizes in [`protocol`].
 
 pub mod objects;
 pub(crate) mod protocol;
+pub(crate) mod push;
 
 use std::{
     ffi::CString,
@@ -26,6 +31,7 @@ use rustix::{
 };
 
 use protocol::{Message, Reply, Request, feature};
+use push::Pusher;
 
 /// Bytes of a worker's request buffer: the kernel demands at least 8 KiB; names and headers are all that comes.
 const REQUEST_BYTES: usize = 16 * 1024;
@@ -55,6 +61,10 @@ pub(crate) trait FileSystem: Sync {
     ) -> Result<(), Errno>;
     /// Says how large the file system below is.
     fn statistics(&self, reply: &mut Reply) -> Result<(), Errno>;
+    /// Puts what will be read into the kernel's cache, until [`end`](Self::end); has a thread of its own.
+    fn push(&self, pusher: &Pusher<'_>);
+    /// Tells [`push`](Self::push) that the connection has ended.
+    fn end(&self);
 }
 
 /// Whether a server is the connection's first.
@@ -83,7 +93,9 @@ pub(crate) fn serve(
         let others: Vec<_> = (1..workers)
             .map(|_| scope.spawn(|| work(device, tree)))
             .collect();
+        scope.spawn(|| tree.push(&Pusher::new(device)));
         let mut result = work(device, tree);
+        tree.end();
         for other in others {
             let theirs = other.join().unwrap_or(Err(Errno::IO));
             result = result.and(theirs);

@@ -285,5 +285,20 @@ pub fn status(directory: impl AsFd, name: &Path) -> Result<fs::Stat, Errno> {
     fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
 }
 
+/// Makes room for `count` descriptors, for a process that is about to start threads.
+///
+/// The kernel doubles the table at 64, 128, 256 ... descriptors, and where threads share it each time waits until every
+/// processor has passed a quiet state: 15 to 20 ms in which the opening thread stands still (`expand_fdtable`; Linux 6.18).
+/// Best effort: more than the limit on descriptors (`RLIMIT_NOFILE`) changes nothing, and the waits come where they come.
+pub fn make_room(count: usize) {
+    let Ok(last) = RawFd::try_from(count.saturating_sub(1)) else {
+        return;
+    };
+    // Any descriptor will do for a moment.
+    if let Ok(any) = fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+        drop(rustix::io::fcntl_dupfd_cloexec(&any, last));
+    }
+}
+
 #[cfg(test)]
 mod tests;

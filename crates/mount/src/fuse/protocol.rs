@@ -306,6 +306,27 @@ impl Reply {
     }
 }
 
+/// Bytes of a notification that carries content, before the content.
+pub(crate) const STORE_HEADER_BYTES: usize = OUT_HEADER_BYTES + 24;
+
+/// The head of a notification that puts `content` into the cache of a node: `struct fuse_notify_store_out`.
+pub(crate) fn store_notification(
+    node: u64,
+    offset: u64,
+    content: &[u8],
+) -> [u8; STORE_HEADER_BYTES] {
+    const NOTIFY_STORE: i32 = 4;
+    let size = u32::try_from(content.len()).unwrap_or(u32::MAX);
+    let length = u32::try_from(STORE_HEADER_BYTES + content.len()).unwrap_or(u32::MAX);
+    let mut bytes = [0; STORE_HEADER_BYTES];
+    bytes[..4].copy_from_slice(&length.to_ne_bytes());
+    bytes[4..8].copy_from_slice(&NOTIFY_STORE.to_ne_bytes());
+    bytes[16..24].copy_from_slice(&node.to_ne_bytes());
+    bytes[24..32].copy_from_slice(&offset.to_ne_bytes());
+    bytes[32..36].copy_from_slice(&size.to_ne_bytes());
+    bytes
+}
+
 /// Returns the notification that asks the kernel for every request that was taken and not answered (since 6.9).
 pub(crate) fn resend_notification() -> [u8; OUT_HEADER_BYTES] {
     const NOTIFY_RESEND: i32 = 7;
@@ -387,6 +408,19 @@ mod tests {
             Reply::directory_entry_bytes(b"123456789", true),
             ENTRY_BYTES + 40
         );
+    }
+
+    #[test]
+    fn a_notification_says_whose_content_it_carries() {
+        let head = store_notification(7, 4096, b"abc");
+        let number = |at| u32_at(&head, at);
+        assert_eq!(number(0), Some(43), "the length with the content");
+        assert_eq!((number(4), u64_at(&head, 8)), (Some(4), Some(0)));
+        assert_eq!(
+            (u64_at(&head, 16), u64_at(&head, 24)),
+            (Some(7), Some(4096))
+        );
+        assert_eq!(number(32), Some(3));
     }
 
     #[test]

@@ -42,13 +42,15 @@ use wolffia_sys::{
 
 use super::{
     exposure::Exposure,
-    tree::{HostTree, Standing},
+    tree::{HostTree, OPEN_MAX, Standing},
 };
 use crate::fuse::{self, Turn};
 
 /// The name that a server is started by; the door hands over to [`serve`].
 pub const SERVER_NAME: &str = "wolffia-host-server";
 
+/// Descriptors that a worker has beside the two caches of the tree.
+const BESIDES_MAX: usize = 64;
 /// Threads of a worker at most: more do not help one container on the machines measured.
 const WORKERS_MAX: usize = 4;
 /// How often a worker is replaced: a fault that comes back at every start must not burn a processor for ever.
@@ -276,6 +278,7 @@ fn work(
     let log = rustix::io::fcntl_dupfd_cloexec(log, 3)?;
     let exposure = Exposure::of_machine(private.iter().cloned());
     let tree = HostTree::new(exposure, log, standing)?;
+    wolffia_sys::fd::make_room(2 * OPEN_MAX + BESIDES_MAX);
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     fuse::serve(device.as_fd(), &tree, turn, workers.clamp(2, WORKERS_MAX))
 }

@@ -17,14 +17,17 @@
 //! Descriptors are kept open in two bounded caches.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     ffi::OsStr,
     mem::MaybeUninit,
     os::{
         fd::{AsFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        mpsc::{Receiver, Sender, channel},
+    },
 };
 
 use rustix::{
@@ -42,12 +45,13 @@ use super::{
 use crate::fuse::{
     FileSystem,
     protocol::{Attributes, ROOT_NODE, Reply},
+    push::Pusher,
 };
 
 /// Seconds for which names, attributes and absences are good: a day, longer than such a container lives.
 const VALID_S: u64 = 86_400;
 /// Open directories, and open files, kept at most: well below the usual limit of 1,024 descriptors.
-const OPEN_MAX: usize = 256;
+pub(super) const OPEN_MAX: usize = 256;
 /// Bytes of names asked for at once.
 const LISTING_BYTES: usize = 32 * 1024;
 
@@ -76,6 +80,22 @@ const KERNEL_INTERFACES: &[u64] = &[
     0x0187,      // autofs: entering it would mount things
 ];
 
+/// A READ of this size or more is a window of readahead, and more of them will follow.
+const WINDOW_BYTES: u32 = 64 * 1024;
+/// A file of this size or more comes in several windows.
+const PUSHED_BYTES_MIN: u64 = 256 * 1024;
+
+/// Files that are put into the kernel's cache at most: what a container reads in its first seconds.
+const PUSHED_MAX: usize = 1024;
+
+/// A file whose rest will be read.
+#[derive(Debug)]
+struct Wanted {
+    node: u64,
+    file: Arc<OwnedFd>,
+    offset: u64,
+}
+
 /// Where the server stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
@@ -96,6 +116,10 @@ pub(crate) struct HostTree {
     nodes: Mutex<Nodes>,
     directories: Mutex<HashMap<u64, Arc<OwnedFd>>>,
     files: Mutex<HashMap<u64, Arc<OwnedFd>>>,
+    /// Files to be put into the kernel's cache: node, descriptor, from where on.
+    wanted: (Sender<Option<Wanted>>, Mutex<Receiver<Option<Wanted>>>),
+    /// Nodes that were, once each.
+    pushed: Mutex<HashSet<u64>>,
     /// The cookies at which directories that were listed lately end.
     ends: Mutex<HashMap<u64, u64>>,
 }
@@ -104,6 +128,7 @@ impl HostTree {
     /// Makes the tree; `log` is the table of nodes, empty for a first server.
     pub(crate) fn new(exposure: Exposure, log: OwnedFd, standing: Standing) -> Result<Self, Errno> {
         let root = openat(rustix::fs::CWD, "/", DIRECTORY, Mode::empty())?;
+        let (sender, receiver) = channel();
         let first = exposure.shown().first();
         let device = first.and_then(|path| rustix::fs::stat(path).ok());
         Ok(Self {
@@ -114,6 +139,8 @@ impl HostTree {
             nodes: Mutex::new(Nodes::open(log)?),
             directories: Mutex::default(),
             files: Mutex::default(),
+            wanted: (sender, Mutex::new(receiver)),
+            pushed: Mutex::default(),
             ends: Mutex::default(),
         })
     }
@@ -196,6 +223,24 @@ impl HostTree {
             Sight::None => Err(Errno::NOENT),
             Sight::Way(_) => Ok(made_up()),
             Sight::Real => self.stat(self.directory(parent)?, name),
+        }
+    }
+
+    /// Has the rest of a file put into the kernel's cache, once.
+    fn want_rest(&self, node: u64, file: &Arc<OwnedFd>, offset: u64) {
+        let mut pushed = unpoisoned(&self.pushed);
+        if pushed.len() >= PUSHED_MAX || !pushed.insert(node) {
+            return;
+        }
+        let length = fstat(&**file).map_or(0, |stat| stat.st_size.cast_unsigned());
+        if length >= PUSHED_BYTES_MIN && offset < length {
+            let wanted = Wanted {
+                node,
+                file: Arc::clone(file),
+                offset,
+            };
+            // The other end is there as long as the tree is.
+            drop(self.wanted.0.send(Some(wanted)));
         }
     }
 
@@ -347,6 +392,9 @@ impl FileSystem for HostTree {
                 Err(Errno::ACCESS)
             }
         })?;
+        if size >= WINDOW_BYTES {
+            self.want_rest(node, &file, offset + u64::from(size));
+        }
         reply.fill(size as usize, |bytes| {
             let mut filled = 0;
             while filled < bytes.len() {
@@ -382,6 +430,19 @@ impl FileSystem for HostTree {
             Sight::Real => self.list_real(node, &path, listing)?,
         }
         self.nodes().flush()
+    }
+
+    fn push(&self, pusher: &Pusher<'_>) {
+        let receiver = unpoisoned(&self.wanted.1);
+        while let Ok(Some(wanted)) = receiver.recv() {
+            if let Err(errno) = pusher.push(wanted.node, &wanted.file, wanted.offset) {
+                tracing::debug!(%errno, node = wanted.node, "not put into the kernel's cache");
+            }
+        }
+    }
+
+    fn end(&self) {
+        drop(self.wanted.0.send(None));
     }
 
     fn statistics(&self, reply: &mut Reply) -> Result<(), Errno> {

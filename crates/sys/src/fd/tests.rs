@@ -116,3 +116,16 @@ fn only_regular_files_of_bounded_size_are_read() {
     assert_eq!(root.read_regular(passwd, 5), Err(Errno::FBIG));
     assert_eq!(root.read_regular(passwd, 6).map(|bytes| bytes.len()), Ok(6));
 }
+
+#[test]
+fn room_for_descriptors_is_made_at_once() {
+    let room = || {
+        let status = fs::read_to_string("/proc/self/status").expect("the kernel's words");
+        let size = status.lines().find_map(|line| line.strip_prefix("FDSize:"));
+        size.and_then(|size| size.trim().parse::<usize>().ok())
+            .expect("a number")
+    };
+    let wanted = 2 * room() - 1;
+    make_room(wanted);
+    assert!(room() >= wanted, "{} for {wanted}", room());
+}
