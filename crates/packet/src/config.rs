@@ -110,7 +110,7 @@ pub struct Network6 {
 }
 
 impl Network6 {
-    /// Lays out a network as slirp does: ::2 the gateway (fe80::2 on the link), ::3 the name server; ::100 the guest.
+    /// Lays out a network as slirp does: `::2` the gateway (`fe80::2` on the link), `::3` the name server; `::100` the guest.
     ///
     /// # Errors
     /// The prefix is not 1 to 112 bits long, or the address has bits set behind it.
@@ -150,6 +150,10 @@ impl Network6 {
 /// What the device does for frames that we give it. Frames that come from it say themselves what was left undone.
 ///
 /// With none of it every frame has its whole checksums and at most the MTU.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "abilities of a device, each by itself"
+)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Offload {
     /// Finishes checksums.
@@ -214,7 +218,7 @@ impl Default for Limits {
             reassembly_datagrams_max: 64,
             reassembly_bytes_max: 1 << 20,
             // RFC 1122, 4.2.3.6: not less than two hours by default.
-            keepalive_after: Duration::from_secs(2 * 60 * 60),
+            keepalive_after: Duration::from_hours(2),
             // Nothing lingers on a virtual wire; what does is a repetition whose answer was lost.
             linger: Duration::from_secs(1),
         }

@@ -34,6 +34,10 @@ impl FlowId {
 }
 
 /// Something that happened to a connection. Read them by [`Stack::next_event`](crate::Stack::next_event) until there is none.
+#[expect(
+    clippy::enum_variant_names,
+    reason = "datagrams and echoes go to the sink; callers match by the name"
+)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// A guest wants to connect. Answer by `accept` (once the other side is connected) or by `refuse`.
@@ -91,13 +95,13 @@ pub enum Refusal {
 /// What an ICMP message says about a destination, in both versions of IP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unreachable {
-    /// "Network is unreachable" (ICMP 3/0; ICMPv6 1/0).
+    /// "Network is unreachable" (ICMP 3/0; `ICMPv6` 1/0).
     Network,
-    /// "No route to host" (ICMP 3/1; ICMPv6 1/3).
+    /// "No route to host" (ICMP 3/1; `ICMPv6` 1/3).
     Host,
-    /// "Connection refused" (ICMP 3/3; ICMPv6 1/4).
+    /// "Connection refused" (ICMP 3/3; `ICMPv6` 1/4).
     Port,
-    /// Forbidden (ICMP 3/13; ICMPv6 1/1).
+    /// Forbidden (ICMP 3/13; `ICMPv6` 1/1).
     Prohibited,
 }
 
@@ -114,7 +118,7 @@ pub struct Datagram<'a> {
     pub segment_bytes: Option<u16>,
 }
 
-/// An echo request or reply of ICMP or ICMPv6.
+/// An echo request or reply of ICMP or `ICMPv6`.
 #[derive(Debug, Clone, Copy)]
 pub struct Echo<'a> {
     /// The sender.

@@ -172,6 +172,10 @@ impl Outbox {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "numbers that make up content"
+)]
 mod tests {
     use super::*;
 

@@ -2,7 +2,7 @@
 //! SipHash-2-4 with a key from outside: hash tables that guests cannot aim at, and initial sequence numbers.
 //!
 //! The standard library's maps draw their key from the kernel, which this room may not ask, and no run could be repeated
-//! by its seed. Source: Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012; RFC 6528 for the numbers.
+//! by its seed. Source: Aumasson and Bernstein, "`SipHash`: a fast short-input PRF", 2012; RFC 6528 for the numbers.
 
 use std::hash::{BuildHasher, Hasher};
 
@@ -123,6 +123,10 @@ impl Hasher for SipHasher {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "numbers that make up content"
+)]
 mod tests {
     use super::*;
 

@@ -86,6 +86,10 @@ impl Neighbours {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "numbers that make up content"
+)]
 mod tests {
     use std::net::Ipv4Addr;
 

@@ -30,6 +30,7 @@ pub(crate) struct Whole {
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_field_names, reason = "the parts are what it is about")]
 struct Parts {
     bytes: Vec<u8>,
     /// From and to, sorted, apart.
@@ -175,6 +176,10 @@ impl Reassembly {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "numbers that make up content"
+)]
 mod tests {
     use std::net::Ipv4Addr;
 
@@ -224,7 +229,8 @@ mod tests {
 
     #[test]
     fn whatever_overlaps_or_does_not_fit_spoils_the_whole() {
-        let cases: &[(&str, &[(usize, usize, bool)])] = &[
+        type Pieces<'a> = &'a [(usize, usize, bool)];
+        let cases: &[(&str, Pieces<'_>)] = &[
             (
                 "overlap from behind",
                 &[(0, 16, true), (8, 16, true), (24, 8, false)],
@@ -297,7 +303,7 @@ mod tests {
             table.take(
                 Time::from_millis(n.into()),
                 whole(n),
-                part(65_000 & !7, true),
+                part(65_000, true),
                 &[0; 8],
             );
             assert!(table.wholes.len() <= 4 && table.bytes() <= 200_000);

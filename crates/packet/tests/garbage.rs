@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Whatever a guest sends: no panic, and nothing kept beyond the bounds. Among it the packets that felled other stacks.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "numbers that make up content"
+)]
+#![expect(clippy::unwrap_used, reason = "of constants, in what the tests share")]
+
 use std::net::SocketAddr;
 
 use proptest::prelude::*;

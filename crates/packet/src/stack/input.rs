@@ -209,10 +209,10 @@ impl Stack {
     fn receive_whole(&mut self, header: &VirtioHeader, packet: &Packet<'_>, sink: &mut dyn Sink) {
         match packet.protocol {
             tcp::PROTOCOL if matches!(header.gso, Gso::None | Gso::Tcp4 | Gso::Tcp6) => {
-                self.receive_tcp(packet, sink)
+                self.receive_tcp(packet, sink);
             }
             udp::PROTOCOL if matches!(header.gso, Gso::None | Gso::Udp) => {
-                self.receive_udp(packet, sink)
+                self.receive_udp(packet, sink);
             }
             icmp::PROTOCOL_V4 if packet.from.is_ipv4() => self.receive_icmp(packet, sink),
             icmp::PROTOCOL_V6 if packet.from.is_ipv6() => self.receive_icmp(packet, sink),

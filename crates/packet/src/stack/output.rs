@@ -326,7 +326,7 @@ impl Stack {
             reply.sequence,
             reply.payload,
         );
-        self.send_message(reply.from, reply.to, &header, reply.payload);
+        self.send_message(reply.from, reply.to, header, reply.payload);
     }
 
     /// Puts a message of ICMP into the outbox, in parts if need be.
@@ -334,7 +334,7 @@ impl Stack {
         &mut self,
         from: IpAddr,
         to: IpAddr,
-        header: &[u8; icmp::HEADER_BYTES],
+        header: [u8; icmp::HEADER_BYTES],
         payload: &[u8],
     ) {
         let Some(mac) = self.neighbours.find(to) else {
@@ -366,7 +366,7 @@ impl Stack {
                 },
                 packet,
             );
-            self.outbox.push(&[head.bytes(), header, payload]);
+            self.outbox.push(&[head.bytes(), &header, payload]);
             return;
         }
         let mut outbox = std::mem::take(&mut self.outbox);
@@ -375,7 +375,7 @@ impl Stack {
             to,
             mac,
             protocol,
-            [header, payload],
+            [&header, payload],
             &mut |_, slices| {
                 outbox.push(slices);
                 Sent::Taken
@@ -421,7 +421,7 @@ impl Stack {
         bytes[..packet.len()].copy_from_slice(packet);
         bytes[packet.len()..length].copy_from_slice(&quoted[..length - packet.len()]);
         let header = icmp::unreachable(ours, guest, why, &bytes[..length]);
-        self.send_message(ours, guest, &header, &bytes[..length]);
+        self.send_message(ours, guest, header, &bytes[..length]);
     }
 
     pub(super) fn send_echo_unreachable(&mut self, request: &Echo<'_>, why: Unreachable) {

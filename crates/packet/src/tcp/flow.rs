@@ -27,7 +27,7 @@ use crate::wire::tcp::{self, Options, Segment};
 /// How long an acknowledgement of little may wait for data to ride on.
 const DELAY: Duration = Duration::from_millis(1);
 /// How long a connection that the caller does not answer is remembered: Linux gives up its own attempts after 127 s.
-const ASKED_MAX: Duration = Duration::from_secs(180);
+const ASKED_MAX: Duration = Duration::from_mins(3);
 /// Attempts to open, before it is given up; with back-off from 200 ms about 25 s.
 const ATTEMPTS_MAX: u8 = 8;
 /// How long a guest may leave data unacknowledged.
@@ -73,6 +73,10 @@ pub(crate) mod news {
 }
 
 /// One connection.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, not one state"
+)]
 #[derive(Debug)]
 pub(crate) struct Flow {
     pub(crate) state: State,

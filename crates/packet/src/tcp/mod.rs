@@ -85,7 +85,7 @@ pub(crate) enum Verdict {
 impl Tcp {
     pub(crate) fn new(config: &Config, key: Key) -> Tcp {
         let limits = config.limits;
-        let scale = (0..14).find(|shift| limits.ring_bytes_max >> shift <= usize::from(u16::MAX));
+        let scale = (0..14).find(|shift| u16::try_from(limits.ring_bytes_max >> shift).is_ok());
         Tcp {
             slots: Vec::new(),
             free: Vec::new(),
@@ -182,13 +182,12 @@ impl Tcp {
         if self.by_ends.len() >= self.limits.flows_max {
             return None;
         }
-        let index = match self.free.pop() {
-            Some(index) => index,
-            None => {
-                let index = u32::try_from(self.slots.len()).ok()?;
-                self.slots.push(Slot::default());
-                index
-            }
+        let index = if let Some(index) = self.free.pop() {
+            index
+        } else {
+            let index = u32::try_from(self.slots.len()).ok()?;
+            self.slots.push(Slot::default());
+            index
         };
         self.slots[index as usize].flow = Some(Box::new(flow));
         self.by_ends.insert(ends, index);

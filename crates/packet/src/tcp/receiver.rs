@@ -44,6 +44,10 @@ pub(crate) struct Receiver {
 }
 
 /// What an arrival has done.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, not one state"
+)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Arrival {
     /// Bytes came into the ring.

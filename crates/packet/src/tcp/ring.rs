@@ -157,6 +157,10 @@ impl Ring {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "numbers that make up content"
+)]
 mod tests {
     use std::collections::VecDeque;
 

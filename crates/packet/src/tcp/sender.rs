@@ -38,6 +38,10 @@ const RING_BYTES_LOCAL: usize = 1 << 20;
 const DISTANT: Duration = Duration::from_millis(2);
 
 /// The sending half.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, not one state"
+)]
 #[derive(Debug)]
 pub(crate) struct Sender {
     /// Our first number.

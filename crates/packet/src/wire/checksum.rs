@@ -33,7 +33,7 @@ impl Sum {
         Sum(self.0 + u64::from(number))
     }
 
-    /// Begins with the pseudo header of TCP, UDP and ICMPv6 (RFC 9293, 3.1; RFC 8200, 8.1).
+    /// Begins with the pseudo header of TCP, UDP and `ICMPv6` (RFC 9293, 3.1; RFC 8200, 8.1).
     pub fn pseudo(from: IpAddr, to: IpAddr, protocol: u8, length: usize) -> Sum {
         let sum = match (from, to) {
             (IpAddr::V4(from), IpAddr::V4(to)) => {
@@ -72,6 +72,10 @@ fn fold(mut sum: u64) -> u16 {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "numbers that make up content"
+)]
 mod tests {
     use super::*;
 
@@ -87,7 +91,7 @@ mod tests {
 
     #[test]
     fn sums_are_those_of_the_plain_way() {
-        let bytes: Vec<u8> = (0..2000_u32).map(|n| (n * 7919 >> 3) as u8).collect();
+        let bytes: Vec<u8> = (0..2000_u32).map(|n| ((n * 7919) >> 3) as u8).collect();
         for length in (0..80).chain([1999, 2000]) {
             assert_eq!(
                 Sum::default().bytes(&bytes[..length]).finish(),
@@ -103,6 +107,6 @@ mod tests {
         // RFC 1071, section 3.
         let example = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
         assert_eq!(Sum::default().bytes(&example).partial(), 0xddf2);
-        assert_eq!(Sum::default().bytes(&[0xff; 65_536]).partial(), 0xffff);
+        assert_eq!(Sum::default().bytes(&vec![0xff; 65_536]).partial(), 0xffff);
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! ICMP and ICMPv6: echo, and what could not be delivered (RFC 792; RFC 1812, 5.2.7; RFC 4443).
+//! ICMP and `ICMPv6`: echo, and what could not be delivered (RFC 792; RFC 1812, 5.2.7; RFC 4443).
 
 use std::net::IpAddr;
 
@@ -49,7 +49,7 @@ pub enum Message<'a> {
         /// The beginning of the packet.
         quoted: &'a [u8],
     },
-    /// Anything else of ICMPv6: perhaps neighbour discovery.
+    /// Anything else of `ICMPv6`: perhaps neighbour discovery.
     Other {
         /// The type.
         kind: u8,

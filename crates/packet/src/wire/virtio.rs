@@ -54,7 +54,7 @@ impl VirtioHeader {
     /// Writes the header as the device wants it, little-endian (`TUNSETVNETLE`, or a little-endian machine).
     ///
     /// With a header length of 10, drop the last two bytes.
-    pub fn to_bytes(&self) -> [u8; VIRTIO_HEADER_BYTES] {
+    pub fn to_bytes(self) -> [u8; VIRTIO_HEADER_BYTES] {
         let mut bytes = [0; VIRTIO_HEADER_BYTES];
         if self.needs_checksum {
             bytes[0] |= NEEDS_CHECKSUM;

@@ -3,6 +3,17 @@
 //!
 //! A failure prints its seed and its plan; the same seed is the same run.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "numbers that make up content, and a clock that stays small"
+)]
+#![expect(
+    clippy::unwrap_used,
+    reason = "of what the simulation itself made, in what the tests share"
+)]
+
 mod segmentation;
 mod world;
 

@@ -51,7 +51,7 @@ pub(crate) fn cut(header: &VirtioHeader, frame: &[u8]) -> Vec<Vec<u8>> {
                 }
             }
             Gso::Udp => {
-                frame[start + 4..start + 6].copy_from_slice(&(ip_payload as u16).to_be_bytes())
+                frame[start + 4..start + 6].copy_from_slice(&(ip_payload as u16).to_be_bytes());
             }
             Gso::None | Gso::Unknown => unreachable!(),
         }

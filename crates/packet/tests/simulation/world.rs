@@ -205,13 +205,19 @@ impl Sink for Reader {
     fn echo(&mut self, _: Echo<'_>) {}
 }
 
+/// A frame on its way: when it arrives, a running number, whether it goes to the guest, the frame.
+type Flying = Reverse<(u64, u64, bool, Vec<u8>)>;
+
 /// One run of a plan.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, not one state"
+)]
 pub(crate) struct World {
     plan: Plan,
     now: u64,
     random: Random,
-    /// Frames on their way: when, a running number, to the guest or not, the frame.
-    flying: BinaryHeap<Reverse<(u64, u64, bool, Vec<u8>)>>,
+    flying: BinaryHeap<Flying>,
     number: u64,
     /// When the wire is free again, each way.
     busy_until: [u64; 2],
@@ -281,7 +287,7 @@ impl World {
         let reader = Reader {
             seed: plan.seed,
             place: 0,
-            random: Random::new(plan.seed ^ 77),
+            random: Random::new(plan.seed ^ 0x4d),
             laziness: plan.laziness,
         };
         World {
@@ -343,7 +349,7 @@ impl World {
         }
     }
 
-    fn fly(&mut self, to_guest: bool, frame: Vec<u8>) {
+    fn fly(&mut self, to_guest: bool, frame: &[u8]) {
         self.frames += 1;
         let faults = self.plan.faults;
         let copies = if self.random.happens(faults.loss) {
@@ -365,7 +371,7 @@ impl World {
             }
             self.number += 1;
             self.flying
-                .push(Reverse((at, self.number, to_guest, frame.clone())));
+                .push(Reverse((at, self.number, to_guest, frame.to_vec())));
         }
     }
 
@@ -438,7 +444,7 @@ impl World {
             &mut self.sockets,
         );
         for frame in std::mem::take(&mut self.wire.outgoing) {
-            self.fly(false, frame);
+            self.fly(false, &frame);
         }
         self.stack.advance(self.time());
         self.host_acts();
@@ -457,7 +463,7 @@ impl World {
                 "a frame of {} bytes",
                 frame.len()
             );
-            self.fly(true, frame);
+            self.fly(true, &frame);
         }
         let is_over = self.is_closed
             && self.seen_down == plan.down
