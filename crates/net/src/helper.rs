@@ -58,14 +58,14 @@ enum HelperError {
 pub fn serve(words: &[OsString]) -> u8 {
     let Err(error) = work(words) else { return 0 };
     let mut out = io::stderr().lock();
-    let mut text = format!("error: {error}");
+    let mut lines = vec![format!("error: {error}")];
     let mut cause = std::error::Error::source(&error);
     while let Some(one) = cause {
-        text.push_str(&format!("\ncause: {one}"));
+        lines.push(format!("cause: {one}"));
         cause = one.source();
     }
     // Nobody can be told that nobody can be told.
-    drop(writeln!(out, "{text}"));
+    drop(writeln!(out, "{}", lines.join("\n")));
     1
 }
 

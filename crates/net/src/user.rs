@@ -23,6 +23,7 @@
 //! | `resolver` | who answers names |
 //! | `forward`, `control` | ports of the host, and the socket over which they are asked for |
 
+use std::os::fd::AsFd;
 use std::{
     collections::VecDeque,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -306,15 +307,12 @@ impl Sink for Host {
         let verdict = known.map_or_else(|| self.judge(datagram.to), Verdict::Go);
         let (to, purpose) = match verdict {
             Verdict::Go(to) => (to, Purpose::World),
-            Verdict::Resolve => match self.resolver.ask(self.now) {
-                Some(server) => {
-                    let is_v6 = server.is_ipv6();
-                    (server, Purpose::Question { is_v6 })
-                }
-                None => {
-                    let (from, to) = (datagram.from, datagram.to);
-                    return self.answer(Answer::Datagram(from, to, Unreachable::Port));
-                }
+            Verdict::Resolve => if let Some(server) = self.resolver.ask(self.now) {
+                let is_v6 = server.is_ipv6();
+                (server, Purpose::Question { is_v6 })
+            } else {
+                let (from, to) = (datagram.from, datagram.to);
+                return self.answer(Answer::Datagram(from, to, Unreachable::Port));
             },
             Verdict::Refuse(refusal) => {
                 let why = match refusal {
@@ -434,7 +432,6 @@ impl Network {
             let data = EventData::new_u64(token::single(kind));
             epoll::add(&epoll, fd, data, EventFlags::IN).map_err(step("watching a descriptor"))
         };
-        use std::os::fd::AsFd;
         watch(device.as_fd(), token::DEVICE)?;
         for (fd, kind) in [
             (doors.end.as_ref(), token::END),
@@ -527,7 +524,7 @@ impl Network {
                 match kind {
                     token::DEVICE => {
                         has_frames =
-                            flags.intersects(EventFlags::IN | EventFlags::ERR | EventFlags::HUP)
+                            flags.intersects(EventFlags::IN | EventFlags::ERR | EventFlags::HUP);
                     }
                     token::END => return Ok(Ended::Told),
                     _ => self.heard(kind, number, flags),
@@ -593,7 +590,8 @@ impl Network {
     fn read_frames(&mut self, frame: &mut [u8]) -> Result<bool, ServeError> {
         for _ in 0..FRAMES_PER_TURN {
             match self.device.read(frame) {
-                Ok((_, 0)) => return Ok(false),
+                // The device was removed together with its namespace.
+                Ok((_, 0)) | Err(Errno::BADFD | Errno::IO | Errno::CONNRESET) => return Ok(false),
                 Ok((header, length)) => {
                     let now = self.host.now;
                     self.stack
@@ -601,8 +599,6 @@ impl Network {
                 }
                 Err(Errno::AGAIN) => return Ok(true),
                 Err(Errno::INTR) => {}
-                // The device was removed together with its namespace.
-                Err(Errno::BADFD | Errno::IO | Errno::CONNRESET) => return Ok(false),
                 Err(errno) => return Err(ServeError::Device(errno)),
             }
         }
@@ -615,11 +611,10 @@ impl Network {
         let now = host.now;
         let slot = usize::try_from(number).unwrap_or(usize::MAX);
         match kind {
-            token::STREAM => {
-                if host.streams.ready(now, stack, slot, flags) == Attempt::NoNameServer {
+            token::STREAM
+                if host.streams.ready(now, stack, slot, flags) == Attempt::NoNameServer => {
                     host.resolver.failed();
                 }
-            }
             token::DATAGRAM => {
                 let mut returned = Vec::new();
                 if flags.contains(EventFlags::ERR) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The binary called as `slirp4netns`: that program's command line and control socket, before our own network (`wolffia_net::user`).
 //!
-//! podman, RootlessKit and people's scripts start it with the peer's words, read what it prints at the start and ask `--help` what it can. What
+//! podman, `RootlessKit` and people's scripts start it with the peer's words, read what it prints at the start and ask `--help` what it can. What
 //! the peer leaves open stays open here (the host's loopback above all), with its warning; what it closes on request answers as there: a
 //! switched-off name server with silence, a closed loopback with "network is unreachable".
 
@@ -292,7 +292,11 @@ fn announce(words: &Words, settings: &Settings) -> io::Result<()> {
     };
     let mut text = String::from("Starting slirp\n");
     let mut line = |name: &str, value: &dyn std::fmt::Display| {
-        text.push_str(&format!("* {:<17}{value}\n", format!("{name}:")));
+        // Writing to a text does not fail.
+        drop(std::fmt::Write::write_fmt(
+            &mut text,
+            format_args!("* {:<17}{value}\n", format!("{name}:")),
+        ));
     };
     line("MTU", &settings.mtu);
     line("Network", &network.network);
@@ -318,10 +322,9 @@ fn announce(words: &Words, settings: &Settings) -> io::Result<()> {
         line("MAC address", &mac);
     }
     if settings.policy.host_loopback {
-        text.push_str(&format!(
-            "WARNING: 127.0.0.1:* on the host is accessible as {} (set --disable-host-loopback to prohibit connecting to 127.0.0.1:*)\n",
-            network.gateway
-        ));
+        text += "WARNING: 127.0.0.1:* on the host is accessible as ";
+        text += &network.gateway.to_string();
+        text += " (set --disable-host-loopback to prohibit connecting to 127.0.0.1:*)\n";
     }
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;

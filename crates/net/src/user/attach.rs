@@ -99,7 +99,7 @@ pub fn open(place: &Place, name: &str, link: Option<&LinkSettings>) -> Result<Ta
                 name: tap.name().to_owned(),
                 offload: tap.offload().bits(),
             };
-            u8::from(tell(&theirs, &answer, Some(tap.into_fd())).is_err())
+            u8::from(tell(&theirs, &answer, Some(&tap.into_fd())).is_err())
         }
         Err(failed) => u8::from(tell(&theirs, &failed, None).is_err()),
     })
@@ -121,11 +121,11 @@ pub fn open(place: &Place, name: &str, link: Option<&LinkSettings>) -> Result<Ta
     }
 }
 
-fn tell(socket: &OwnedFd, answer: &Answer, fd: Option<OwnedFd>) -> Result<(), Errno> {
+fn tell(socket: &OwnedFd, answer: &Answer, fd: Option<&OwnedFd>) -> Result<(), Errno> {
     let text = serde_json::to_vec(answer).map_err(|_| Errno::INVAL)?;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    let passed = fd.as_ref().map(|fd| [fd.as_fd()]);
+    let passed = fd.map(|fd| [fd.as_fd()]);
     if let Some(passed) = &passed {
         ancillary.push(SendAncillaryMessage::ScmRights(passed));
     }

@@ -33,7 +33,7 @@ const ASSOCIATIONS_MAX: usize = 2048;
 const PEERS_MAX: usize = 64;
 
 /// A quiet socket's life: as long as common routers keep a stream of datagrams (RFC 4787, 4.3 asks for two minutes at least).
-const IDLE: Duration = Duration::from_secs(120);
+const IDLE: Duration = Duration::from_mins(2);
 
 /// A question that was not answered by now will not be.
 const IDLE_QUESTION: Duration = Duration::from_secs(15);
@@ -123,12 +123,9 @@ impl Datagrams {
             return send_all(&forward.socket, to, datagram);
         }
         let key = (datagram.from, purpose);
-        let slot = match self.by_guest.get(&key) {
-            Some(slot) => *slot,
-            None => {
-                let socket = make(to, outbound)?;
-                self.insert(epoll, now, key, socket, false)?
-            }
+        let slot = if let Some(slot) = self.by_guest.get(&key) { *slot } else {
+            let socket = make(to, outbound)?;
+            self.insert(epoll, now, key, socket, false)?
         };
         let Some(association) = self.slots.get_mut(slot).and_then(Option::as_mut) else {
             return Ok(());
@@ -364,10 +361,9 @@ fn send_one(
     // What came back for an earlier one is told here; the call is then made again.
     for _ in 0..2 {
         match datagram::send(socket, Some(to), payload, segment) {
-            Ok(_) => return Ok(()),
+            // Where there is no room it is lost, as datagrams may be.
+            Ok(_) | Err(Errno::AGAIN | Errno::NOBUFS) => return Ok(()),
             Err(Errno::CONNREFUSED | Errno::HOSTUNREACH) => {}
-            // Full: lost, as datagrams may be.
-            Err(Errno::AGAIN | Errno::NOBUFS) => return Ok(()),
             Err(errno) => return Err(errno),
         }
     }

@@ -26,7 +26,7 @@ use super::{datagram::unreachable, token};
 const SERIES_MAX: usize = 64;
 /// A series that is quiet for so long is over.
 const IDLE: Duration = Duration::from_secs(30);
-/// Type of a request (ICMP, ICMPv6).
+/// Type of a request (ICMP, `ICMPv6`).
 const REQUEST: [u8; 2] = [8, 128];
 /// Type of a reply.
 const REPLY: [u8; 2] = [0, 129];

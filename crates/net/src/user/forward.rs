@@ -120,9 +120,8 @@ impl Forwards {
         };
         for _ in 0..ACCEPTS_PER_TURN {
             let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-            let (socket, client) = match acceptfrom_with(listener, flags) {
-                Ok((socket, client)) => (socket, client),
-                Err(_) => return,
+            let Ok((socket, client)) = acceptfrom_with(listener, flags) else {
+                return;
             };
             let Some(client) = client.and_then(internet) else {
                 continue;

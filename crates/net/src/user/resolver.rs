@@ -182,11 +182,8 @@ fn watch_until_closed(pipe: &OwnedFd) -> Result<(), Box<dyn std::error::Error>> 
     loop {
         let servers = read();
         if last.as_ref() != Some(&servers) {
-            let mut line = String::new();
-            for server in &servers {
-                line.push_str(&format!("{server} "));
-            }
-            line.push('\n');
+            let words: Vec<String> = servers.iter().map(ToString::to_string).collect();
+            let line = words.join(" ") + "\n";
             fs::File::from(pipe.try_clone()?).write_all(line.as_bytes())?;
             last = Some(servers);
         }

@@ -40,13 +40,17 @@ const DIRECT_BYTES_MIN: usize = 8 << 10;
 /// The connections, by the index of their names.
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
-    streams: Vec<Option<Stream>>,
+    all: Vec<Option<Stream>>,
     queue: Vec<FlowId>,
     /// The queue of the turn before, empty; kept for its memory.
     spare: Vec<FlowId>,
 }
 
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "what is known of two directions that change independently"
+)]
 struct Stream {
     flow: FlowId,
     socket: OwnedFd,
@@ -122,10 +126,10 @@ impl Streams {
         if epoll::add(epoll, &socket, data, flags).is_err() {
             return false;
         }
-        if self.streams.len() <= flow.index() {
-            self.streams.resize_with(flow.index() + 1, || None);
+        if self.all.len() <= flow.index() {
+            self.all.resize_with(flow.index() + 1, || None);
         }
-        self.streams[flow.index()] = Some(Stream {
+        self.all[flow.index()] = Some(Stream {
             flow,
             socket,
             is_open,
@@ -148,7 +152,7 @@ impl Streams {
         index: usize,
         flags: EventFlags,
     ) -> Attempt {
-        let Some(stream) = self.streams.get_mut(index).and_then(Option::as_mut) else {
+        let Some(stream) = self.all.get_mut(index).and_then(Option::as_mut) else {
             return Attempt::None;
         };
         let flow = stream.flow;
@@ -162,7 +166,7 @@ impl Streams {
                 if stream.is_question {
                     attempt = Attempt::NoNameServer;
                 }
-                self.streams[index] = None;
+                self.all[index] = None;
                 stack.refuse(flow, refusal(errno));
                 return attempt;
             }
@@ -181,7 +185,7 @@ impl Streams {
 
     /// Lets a connection be served this turn.
     pub(crate) fn enqueue(&mut self, flow: FlowId) {
-        if let Some(stream) = find(&mut self.streams, flow)
+        if let Some(stream) = find(&mut self.all, flow)
             && !stream.is_queued
         {
             stream.is_queued = true;
@@ -198,7 +202,7 @@ impl Streams {
     pub(crate) fn serve(&mut self, stack: &mut Stack) {
         let mut queue = std::mem::replace(&mut self.queue, std::mem::take(&mut self.spare));
         for flow in queue.drain(..) {
-            let Some(stream) = find(&mut self.streams, flow) else {
+            let Some(stream) = find(&mut self.all, flow) else {
                 continue;
             };
             stream.is_queued = false;
@@ -210,7 +214,7 @@ impl Streams {
                 Ok(false) => {}
                 Err(_) => {
                     stack.abort(flow);
-                    self.streams[flow.index()] = None;
+                    self.all[flow.index()] = None;
                 }
             }
         }
@@ -222,7 +226,7 @@ impl Streams {
         if payload.len() < DIRECT_BYTES_MIN {
             return 0;
         }
-        let Some(stream) = find(&mut self.streams, flow) else {
+        let Some(stream) = find(&mut self.all, flow) else {
             return 0;
         };
         if !stream.is_open || !stream.can_write {
@@ -248,17 +252,17 @@ impl Streams {
 
     /// The flow is over in good order.
     pub(crate) fn closed(&mut self, flow: FlowId) {
-        if find(&mut self.streams, flow).is_some() {
-            self.streams[flow.index()] = None;
+        if find(&mut self.all, flow).is_some() {
+            self.all[flow.index()] = None;
         }
     }
 
     /// The flow was broken off by the guest: so is the other side.
     pub(crate) fn reset(&mut self, flow: FlowId, _cause: ResetCause) {
-        if let Some(stream) = find(&mut self.streams, flow) {
+        if let Some(stream) = find(&mut self.all, flow) {
             // Where that cannot be set, an orderly end is the next best.
             let _ = sockopt::set_socket_linger(&stream.socket, Some(Duration::ZERO));
-            self.streams[flow.index()] = None;
+            self.all[flow.index()] = None;
         }
     }
 }

@@ -2,6 +2,7 @@
 //! The words of slirp4netns, read as that program reads them (getopt: flags before, between and behind the operands).
 
 use std::{
+    fmt::Write as _,
     ffi::{OsStr, OsString},
     net::Ipv4Addr,
     os::{fd::RawFd, unix::ffi::OsStrExt},
@@ -10,7 +11,6 @@ use std::{
 
 use lexopt::{
     Arg::{Long, Short, Value},
-    ValueExt as _,
 };
 use wolffia_net::settings::Cidr;
 
@@ -139,12 +139,14 @@ pub(super) fn usage() -> String {
         "Usage: slirp4netns [OPTION]... PID|PATH|FD [TAPNAME]\nUser-mode networking for network namespaces, by wolffia.\n\n",
     );
     for (option, meaning) in rows {
-        text.push_str(&format!("{option:<24} {meaning}\n"));
+        // Writing to a text does not fail.
+        drop(writeln!(text, "{option:<24} {meaning}"));
     }
     text
 }
 
 /// Reads the words.
+#[expect(clippy::too_many_lines, reason = "one row per option")]
 pub(super) fn read(arguments: &[OsString]) -> Result<Asked, Failure> {
     let mut words = Words {
         configure: false,
@@ -174,16 +176,16 @@ pub(super) fn read(arguments: &[OsString]) -> Result<Asked, Failure> {
         let text = |parser: &mut lexopt::Parser| {
             parser
                 .value()
-                .and_then(|value| value.string())
+                .and_then(lexopt::ValueExt::string)
                 .map_err(wrong)
         };
         match argument {
             Short('c') | Long("configure") => words.configure = true,
             Short('e') | Long("exit-fd") => {
-                words.exit = Some(descriptor(&text(&mut parser)?, "exit-fd")?)
+                words.exit = Some(descriptor(&text(&mut parser)?, "exit-fd")?);
             }
             Short('r') | Long("ready-fd") => {
-                words.ready = Some(descriptor(&text(&mut parser)?, "ready-fd")?)
+                words.ready = Some(descriptor(&text(&mut parser)?, "ready-fd")?);
             }
             Short('m') | Long("mtu") => {
                 let mtu = text(&mut parser)?
@@ -195,11 +197,11 @@ pub(super) fn read(arguments: &[OsString]) -> Result<Asked, Failure> {
             }
             Short('6') | Long("enable-ipv6") => words.ipv6 = true,
             Short('a') | Long("api-socket") => {
-                words.api_socket = Some(parser.value().map_err(wrong)?.into())
+                words.api_socket = Some(parser.value().map_err(wrong)?.into());
             }
             Long("cidr") => words.cidr = cidr(&text(&mut parser)?)?,
             Long("disable-host-loopback" | "no-host-loopback") => {
-                words.disable_host_loopback = true
+                words.disable_host_loopback = true;
             }
             Long("netns-type") => kind = Some(text(&mut parser)?),
             Long("userns-path") => {
