@@ -307,13 +307,15 @@ impl Sink for Host {
         let verdict = known.map_or_else(|| self.judge(datagram.to), Verdict::Go);
         let (to, purpose) = match verdict {
             Verdict::Go(to) => (to, Purpose::World),
-            Verdict::Resolve => if let Some(server) = self.resolver.ask(self.now) {
-                let is_v6 = server.is_ipv6();
-                (server, Purpose::Question { is_v6 })
-            } else {
-                let (from, to) = (datagram.from, datagram.to);
-                return self.answer(Answer::Datagram(from, to, Unreachable::Port));
-            },
+            Verdict::Resolve => {
+                if let Some(server) = self.resolver.ask(self.now) {
+                    let is_v6 = server.is_ipv6();
+                    (server, Purpose::Question { is_v6 })
+                } else {
+                    let (from, to) = (datagram.from, datagram.to);
+                    return self.answer(Answer::Datagram(from, to, Unreachable::Port));
+                }
+            }
             Verdict::Refuse(refusal) => {
                 let why = match refusal {
                     Refusal::Unreachable(why) => why,
@@ -612,9 +614,10 @@ impl Network {
         let slot = usize::try_from(number).unwrap_or(usize::MAX);
         match kind {
             token::STREAM
-                if host.streams.ready(now, stack, slot, flags) == Attempt::NoNameServer => {
-                    host.resolver.failed();
-                }
+                if host.streams.ready(now, stack, slot, flags) == Attempt::NoNameServer =>
+            {
+                host.resolver.failed();
+            }
             token::DATAGRAM => {
                 let mut returned = Vec::new();
                 if flags.contains(EventFlags::ERR) {

@@ -61,7 +61,7 @@ impl Store {
     }
 
     /// Remembers that all objects of a table's tree are here.
-    pub fn set_whole(&self, table: &Path) -> Result<()> {
+    pub fn set_whole(table: &Path) -> Result<()> {
         let to = table.with_file_name(WHOLE);
         match rustix::fs::rename(table, &to) {
             Err(Errno::NOENT) => Ok(()),
@@ -70,12 +70,12 @@ impl Store {
     }
 
     /// Tells whether a layer of a table, by its place there, was compared with its digest.
-    pub fn is_compared(&self, table: &Path, layer: u16) -> bool {
+    pub fn is_compared(table: &Path, layer: u16) -> bool {
         table.with_file_name(format!("{COMPARED}{layer}")).exists()
     }
 
     /// Remembers that a layer of a table was compared with its digest, and fitted.
-    pub fn set_compared(&self, table: &Path, layer: u16) -> Result<()> {
+    pub fn set_compared(table: &Path, layer: u16) -> Result<()> {
         let path = table.with_file_name(format!("{COMPARED}{layer}"));
         std::fs::write(&path, b"").doing("writing", path)
     }

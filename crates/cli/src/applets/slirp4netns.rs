@@ -293,10 +293,10 @@ fn announce(words: &Words, settings: &Settings) -> io::Result<()> {
     let mut text = String::from("Starting slirp\n");
     let mut line = |name: &str, value: &dyn std::fmt::Display| {
         // Writing to a text does not fail.
-        drop(std::fmt::Write::write_fmt(
+        let _ = std::fmt::Write::write_fmt(
             &mut text,
             format_args!("* {:<17}{value}\n", format!("{name}:")),
-        ));
+        );
     };
     line("MTU", &settings.mtu);
     line("Network", &network.network);

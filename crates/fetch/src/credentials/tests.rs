@@ -166,7 +166,7 @@ fn a_closed_folder_is_passed_over_and_named() {
         |bits| std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(bits)).unwrap();
     mode(0o000);
     assert_eq!(find(&environment, "a").unwrap(), None);
-    assert_eq!(closed(&environment), [path.clone()]);
+    assert_eq!(closed(&environment), std::slice::from_ref(&path));
     let named = environment.with("REGISTRY_AUTH_FILE", &path);
     let error = find(&named, "a").unwrap_err();
     mode(0o700);

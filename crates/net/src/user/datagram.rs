@@ -123,7 +123,9 @@ impl Datagrams {
             return send_all(&forward.socket, to, datagram);
         }
         let key = (datagram.from, purpose);
-        let slot = if let Some(slot) = self.by_guest.get(&key) { *slot } else {
+        let slot = if let Some(slot) = self.by_guest.get(&key) {
+            *slot
+        } else {
             let socket = make(to, outbound)?;
             self.insert(epoll, now, key, socket, false)?
         };

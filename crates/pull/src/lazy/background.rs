@@ -31,7 +31,7 @@ fn wait_until_idle(supply: &Supply) {
 }
 
 /// Fetches what is missing, within bounds.
-pub(super) fn fill(supply: &Supply, store: &Store, table: &Path, bounds: Fill) {
+pub(super) fn fill(supply: &Supply, table: &Path, bounds: Fill) {
     let began = Instant::now();
     let before = supply.counts().fetched_bytes;
     let mut next = 0;
@@ -53,16 +53,16 @@ pub(super) fn fill(supply: &Supply, store: &Store, table: &Path, bounds: Fill) {
         }
     }
     if supply.missing() == (0, false)
-        && let Err(error) = store.set_whole(table)
+        && let Err(error) = Store::set_whole(table)
     {
         tracing::warn!(%error, "a whole image is still taken for a lazy one");
     }
 }
 
 /// Compares the layers that nobody answers for; says which one is not what its digest says.
-pub(super) fn compare(supply: &Supply, store: &Store, table: &Path) -> Option<String> {
+pub(super) fn compare(supply: &Supply, table: &Path) -> Option<String> {
     for (number, source) in (0_u16..).zip(&supply.table.about.layers) {
-        if source.trusted || store.is_compared(table, number) {
+        if source.trusted || Store::is_compared(table, number) {
             continue;
         }
         wait_until_idle(supply);
@@ -86,7 +86,7 @@ pub(super) fn compare(supply: &Supply, store: &Store, table: &Path) -> Option<St
         if hasher.finish() != layer.digest {
             return Some(layer.digest.to_string());
         }
-        if let Err(error) = store.set_compared(table, number) {
+        if let Err(error) = Store::set_compared(table, number) {
             tracing::warn!(%error, "a layer is compared again at the next start");
         }
     }

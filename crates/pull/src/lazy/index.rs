@@ -222,7 +222,7 @@ pub fn table(
                 trusted: !layer.found.index.map.trust.needs_whole_layer(),
                 windows: match (&layer.found.companion, layer.found.index.map.windows) {
                     (Some(blob), formats::Windows::Companion { offset, .. }) => {
-                        table::Windows::Blob(blob.clone(), offset)
+                        table::Windows::Blob(Box::new(blob.clone()), offset)
                     }
                     _ => table::Windows::None,
                 },

@@ -116,14 +116,14 @@ fn begin(words: &[OsString]) -> io::Result<()> {
     }
     start("patrol").spawn(|| supply.patrol())?;
     start("background").spawn(move || {
-        if let Some(layer) = background::compare(supply, store, &settings.table) {
+        if let Some(layer) = background::compare(supply, &settings.table) {
             supply.say(&format!(
                 "layer {layer} is not what its digest says: the container is stopped"
             ));
             wolffia_sys::process::exit_now(LIE);
         }
         if let Some(bounds) = settings.fill {
-            background::fill(supply, store, &settings.table, bounds);
+            background::fill(supply, &settings.table, bounds);
         }
     })?;
     Ok(objects::serve(device.as_fd(), supply, turn, SERVERS)?)
@@ -165,7 +165,7 @@ impl Remote {
             windows: layers
                 .iter()
                 .map(|layer| match &layer.windows {
-                    Windows::Blob(blob, offset) => Some((blob.clone(), *offset)),
+                    Windows::Blob(blob, offset) => Some(((**blob).clone(), *offset)),
                     _ => None,
                 })
                 .collect(),

@@ -80,7 +80,7 @@ pub enum Windows {
     /// In the table, from this byte of its last part on.
     Here(u64),
     /// In another blob of the image's place, from this byte on.
-    Blob(Descriptor, u64),
+    Blob(Box<Descriptor>, u64),
 }
 
 /// A file's content.

@@ -2,16 +2,14 @@
 //! The words of slirp4netns, read as that program reads them (getopt: flags before, between and behind the operands).
 
 use std::{
-    fmt::Write as _,
     ffi::{OsStr, OsString},
+    fmt::Write as _,
     net::Ipv4Addr,
     os::{fd::RawFd, unix::ffi::OsStrExt},
     path::{Path, PathBuf},
 };
 
-use lexopt::{
-    Arg::{Long, Short, Value},
-};
+use lexopt::Arg::{Long, Short, Value};
 use wolffia_net::settings::Cidr;
 
 use super::Failure;
@@ -140,7 +138,7 @@ pub(super) fn usage() -> String {
     );
     for (option, meaning) in rows {
         // Writing to a text does not fail.
-        drop(writeln!(text, "{option:<24} {meaning}"));
+        let _ = writeln!(text, "{option:<24} {meaning}");
     }
     text
 }
