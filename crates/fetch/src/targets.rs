@@ -8,7 +8,7 @@
 //!
 //! Blobs go first, then the manifest that names them, then the name: whoever finds a name finds all the rest. A document that is
 //! *about* a manifest (an index of its layers, a profile) is a *referrer*: it has the manifest as its `subject`, needs no name,
-//! and is found by [`Source::referrers`](crate::Source::referrers).
+//! and is found by [`Source::referrers`].
 
 use std::fmt;
 use std::fs::File;

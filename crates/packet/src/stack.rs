@@ -20,7 +20,7 @@ use crate::time::Time;
 use crate::wire::VirtioHeader;
 use crate::wire::tcp as wire_tcp;
 
-/// The other end of a guest's network segment. See the [crate](crate) for the loop around it.
+/// The other end of a guest's network segment. See the [crate] for the loop around it.
 ///
 /// A [`FlowId`] whose connection is over is harmless everywhere: there is nothing to read, no room, nothing happens.
 #[derive(Debug)]

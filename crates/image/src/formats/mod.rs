@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Layer formats: where in a layer's packed bytes each file's bytes are, told before the layer has come.
 //!
-//! A layer is fetched whole and unpacked, or it is *indexed*: a [`LayerIndex`] says what the layer holds (a [`Layer`], merged with
+//! A layer is fetched whole and unpacked, or it is *indexed*: a [`LayerIndex`] says what the layer holds (a [`Layer`](crate::tree::Layer), merged with
 //! the others as ever) and, for each content, which stretches of the packed bytes give it ([`ChunkMap`]). Formats differ in
 //! where the index is and in what must be known to begin decoding in the middle. All end in the same types, so the planner,
 //! the file server and the store know no format.
