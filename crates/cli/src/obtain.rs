@@ -9,6 +9,7 @@ use wolffia_fetch::{Environment, credentials, sources::credential_by_helper};
 use wolffia_image::Platform;
 use wolffia_pull::{
     ImageOutcome, Lazy, Policy, PullRequest,
+    convert::{Brought, ConvertRequest, LayerForm},
     job::{Job, Outcome, Task},
 };
 use wolffia_sys::idmap::{Mapping, WhySingle};
@@ -151,6 +152,56 @@ fn closed_credentials(failure: Failure) -> Failure {
             "credentials in {path} are not used: Permission denied; REGISTRY_AUTH_FILE names another file"
         ))
     })
+}
+
+/// Brings an image somewhere, perhaps in another format.
+pub(crate) fn bring(
+    context: &Context,
+    from: &str,
+    to: &str,
+    form: Option<LayerForm>,
+    platform: Option<&str>,
+    quiet: bool,
+) -> Result<Brought, Failure> {
+    let platform = match platform {
+        None => Platform::host(),
+        Some(text) => Platform::parse(text).map_err(|error| Failure::usage(format!("{error}")))?,
+    };
+    let mapping = mapping(context)?;
+    let environment = Environment::of_process();
+    let request = ConvertRequest {
+        from: absolute_layout(from),
+        to: absolute_layout(to),
+        form,
+        platform,
+        credentials: (
+            credential_by_helper(from, &environment),
+            credential_by_helper(to, &environment),
+        ),
+    };
+    let mut line = Line::new(from, quiet);
+    match ask(context, &mapping, Task::Convert(request), &mut line)? {
+        Outcome::Brought(brought) => {
+            let size = human::size(brought.bytes_after);
+            let was = match form {
+                Some(_) => format!(", was {}", human::size(brought.bytes_before)),
+                None => String::new(),
+            };
+            line.finish(&format!("Brought {} ({size}{was})", brought.name));
+            Ok(brought)
+        }
+        _ => Err(Failure::new(format!(
+            "bringing {from} to {to}: the helper answered something else"
+        ))),
+    }
+}
+
+/// Makes the directory of `oci:DIRECTORY` absolute: messages name it, and the helper may stand elsewhere.
+fn absolute_layout(text: &str) -> String {
+    match text.strip_prefix("oci:").map(std::path::absolute) {
+        Some(Ok(path)) => format!("oci:{}", path.display()),
+        _ => text.to_owned(),
+    }
 }
 
 /// Where a name could not be fetched: what is here that was perhaps meant.

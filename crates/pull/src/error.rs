@@ -119,6 +119,14 @@ pub enum PullError {
         /// The layer.
         layer: Digest,
     },
+    /// A layer cannot be written in another form.
+    #[error("converting layer {layer}")]
+    Write {
+        /// The layer.
+        layer: String,
+        /// Why not.
+        source: wolffia_image::formats::write::WriteError,
+    },
     /// A thread cannot be started.
     #[error("starting a thread")]
     Thread(#[source] io::Error),

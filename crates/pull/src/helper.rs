@@ -78,6 +78,12 @@ pub fn perform(
         Task::Import(request) => {
             Outcome::Image(crate::import(&store, &job.owners, request, watch)?)
         }
+        Task::Convert(request) => Outcome::Brought(crate::convert::convert(
+            &store,
+            request,
+            environment,
+            watch,
+        )?),
         Task::Stubs { image } => Outcome::Image(stubs(&store, job, image)?),
         Task::Remove { images, force } => remove(&store, images, *force)?,
         Task::Collect => Outcome::Collected(store.collect(UnusedLayers::Drop)?),

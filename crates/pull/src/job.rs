@@ -46,6 +46,8 @@ pub enum Task {
     Pull(PullRequest),
     /// Make an image of a tar of a root file system.
     Import(ImportRequest),
+    /// Bring an image somewhere, perhaps in another format.
+    Convert(crate::convert::ConvertRequest),
     /// Make the stub tree of an image that is here, where it is missing for this mapping.
     Stubs {
         /// Which image.
@@ -187,6 +189,8 @@ pub enum Stage {
 pub enum Outcome {
     /// An image is here, with its stub tree.
     Image(ImageOutcome),
+    /// An image is somewhere else now.
+    Brought(crate::convert::Brought),
     /// Images are gone.
     Removed {
         /// What `rmi` prints: names that were taken away, images that are gone.

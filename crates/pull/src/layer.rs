@@ -143,7 +143,7 @@ pub(crate) fn store(
 }
 
 /// Tells bytes that did not arrive from bytes that cannot be unpacked.
-fn failed_unpacking(
+pub(crate) fn failed_unpacking(
     layer: String,
     compression: wolffia_image::Compression,
     source: io::Error,
@@ -159,7 +159,16 @@ fn failed_unpacking(
     }
 }
 
-fn fetch(mut reader: Box<dyn Read + Send>, mut packed: Feeder, counters: &Counters) {
+/// Hands on what a reader gives, until its end or the first failure.
+pub(crate) fn forward(reader: &mut dyn Read, packed: Feeder) {
+    fetch_from(reader, packed, &Counters::default());
+}
+
+fn fetch(mut reader: Box<dyn Read + Send>, packed: Feeder, counters: &Counters) {
+    fetch_from(&mut reader, packed, counters);
+}
+
+fn fetch_from(reader: &mut dyn Read, mut packed: Feeder, counters: &Counters) {
     loop {
         let Ok(mut buffer) = packed.buffer() else {
             return;

@@ -4,6 +4,7 @@
 //! [`pull`](fn@pull) and [`import`](fn@import) do the work, in threads, inside the user namespace. The process that a person started stays
 //! outside and without threads: it asks a re-executed helper with a [`Job`](job::Job) and reads [`Message`](job::Message)s.
 
+pub mod convert;
 mod error;
 pub mod helper;
 mod import;

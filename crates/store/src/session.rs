@@ -145,6 +145,13 @@ impl Session<'_> {
         &self.directory
     }
 
+    /// Returns a new file that goes with the session, and where it is.
+    pub fn scratch(&self) -> Result<(std::fs::File, PathBuf)> {
+        let path = self.path_of(&self.next_name());
+        let file = std::fs::File::create_new(&path).doing("writing", &path)?;
+        Ok((file, path))
+    }
+
     /// Returns where the session's entry `name` is.
     pub(crate) fn path_of(&self, name: &str) -> PathBuf {
         self.store.path().join("ingest").join(&self.name).join(name)

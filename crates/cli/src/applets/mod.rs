@@ -22,6 +22,7 @@ use crate::{
 };
 
 mod container_flags;
+mod convert;
 mod create;
 mod doctor;
 mod exec;
@@ -39,6 +40,7 @@ pub(crate) mod oci_runtime;
 mod port;
 mod ps;
 mod pull;
+mod push;
 mod rm;
 mod rmi;
 mod run;
@@ -65,6 +67,8 @@ pub(crate) static COMMANDS: &[&Command] = &[
     &rm::COMMAND,
     &inspect::COMMAND,
     &pull::COMMAND,
+    &push::COMMAND,
+    &convert::COMMAND,
     &images::COMMAND,
     &rmi::COMMAND,
     &tag::COMMAND,
@@ -131,7 +135,6 @@ const UNSERVED: &[&str] = &[
     "node",
     "pause",
     "plugin",
-    "push",
     "rename",
     "restart",
     "save",

@@ -28,6 +28,7 @@
 //! | [`zstd_chunked`] | zstd:chunked, both dialects |
 //! | [`gzip_index`] | ordinary gzip layers and plain tars, with an index of our own |
 //! | [`soci`] | ordinary gzip layers and plain tars, with an index of SOCI's |
+//! | [`write`](mod@write) | nothing: it writes eStargz and zstd:chunked |
 //! | [`whole`] | nothing: any layer, when it comes whole |
 
 mod claim;
@@ -40,6 +41,7 @@ pub mod soci;
 mod toc;
 pub mod whole;
 mod window;
+pub mod write;
 pub mod zstd_chunked;
 
 pub use self::claim::{

@@ -3,8 +3,8 @@
 //!
 //! # Theory of operation
 //! A socket is registered once, edge-triggered, for everything; what the edges said is kept as two flags, and a connection with something to do
-//! stands in a queue once. Each turn of the loop serves the queue: from the socket into the ring (`Streams::pull`, up to [`TURN_BYTES`] so that
-//! nobody waits long), from the ring to the socket (`Streams::push`). Large pieces go from the frame straight to the socket
+//! stands in a queue once. Each turn of the loop serves the queue: from the socket into the ring (`pull`, up to [`TURN_BYTES`] so that
+//! nobody waits long), from the ring to the socket (`push`). Large pieces go from the frame straight to the socket
 //! ([`Streams::direct`]) without a ring in between.
 //!
 //! A short read has emptied the socket, so the next edge will come; only where the other side has ended does one read on, up to the end.
