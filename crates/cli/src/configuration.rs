@@ -8,8 +8,6 @@
 //!
 //! ```toml
 //! unpacked = ["/cvmfs/unpacked.example.org"]   # layers that a site unpacked, used where they are
-//! stores   = ["/cvmfs/example.org/store"]      # read-only stores: what is there is not fetched
-//! indexes  = ["/cvmfs/example.org/indexes"]    # indexes and profiles that others made
 //! lazy     = "auto"                            # auto, always, never
 //! [background]
 //! rate  = "2M"                                 # bytes a second
@@ -30,7 +28,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Most directories of one kind: each is looked at for each layer.
 const DIRECTORIES_MAX: usize = 32;
 
-const KEYS: [&str; 5] = ["indexes", "stores", "unpacked", "lazy", "background"];
+const KEYS: [&str; 3] = ["unpacked", "lazy", "background"];
 const BACKGROUND_KEYS: [&str; 2] = ["rate", "total"];
 
 /// What is configured.
@@ -38,10 +36,6 @@ const BACKGROUND_KEYS: [&str; 2] = ["rate", "total"];
 pub(crate) struct Configuration {
     /// The files that were read.
     pub(crate) files: Vec<PathBuf>,
-    /// Directories with indexes and profiles that others made.
-    pub(crate) indexes: Vec<PathBuf>,
-    /// Read-only stores.
-    pub(crate) stores: Vec<PathBuf>,
     /// Directories in which layers lie unpacked.
     pub(crate) unpacked: Vec<PathBuf>,
     /// Whether images are fetched lazily.
@@ -129,8 +123,11 @@ impl Configuration {
         for (key, value) in table {
             let wrong = |should: &str| reading().cause(format!("{key} must be {should}"));
             match key.as_str() {
-                "indexes" => self.indexes = directories(value).map_err(wrong)?,
-                "stores" => self.stores = directories(value).map_err(wrong)?,
+                "indexes" | "stores" => {
+                    return Err(reading()
+                        .cause(format!("{key} is not served yet"))
+                        .help("take the line out: images come from their registries"));
+                }
                 "unpacked" => self.unpacked = directories(value).map_err(wrong)?,
                 "lazy" => {
                     let word = value.as_str().and_then(Lazy::parse);
@@ -239,24 +236,23 @@ mod tests {
         let (folder, environment) = place(&[
             (
                 "etc/wolffia/config.toml",
-                "unpacked = ['/cvmfs/a']\nstores = '/cvmfs/s'\nlazy = 'never'\n",
+                "unpacked = ['/cvmfs/a']\nlazy = 'never'\n",
             ),
             (
                 ".config/wolffia/config.toml",
                 "unpacked = []\nlazy = 'always'\n[background]\nrate = '2M'\ntotal = 5\n",
             ),
-            ("other.toml", "indexes = ['/x', '/y']"),
+            ("other.toml", "unpacked = ['/x', '/y']"),
         ]);
         let found = read(&environment).expect("read");
         assert_eq!(found.files.len(), 2);
         assert_eq!(found.unpacked, Vec::<PathBuf>::new());
-        assert_eq!(found.stores, [PathBuf::from("/cvmfs/s")]);
         assert_eq!(found.lazy, Lazy::Always);
         assert_eq!(found.background_rate, Some(2_000_000));
         assert_eq!(found.background_total, Some(5));
         let named = environment.with("WOLFFIA_CONFIG", folder.path().join("other.toml"));
         let found = read(&named).expect("read");
-        assert_eq!(found.indexes.len(), 2);
+        assert_eq!(found.unpacked.len(), 2);
         assert_eq!(found.lazy, Lazy::Auto);
         let missing = named.with("WOLFFIA_CONFIG", folder.path().join("nothing"));
         let said = read(&missing).expect_err("refused").to_text();
@@ -272,10 +268,7 @@ mod tests {
         assert_eq!(read(&none).expect("fine"), Configuration::default());
         for (text, words) in [
             ("unpaked = []", ["unpaked is no key", "unpacked is one"]),
-            (
-                "zzzzzzzzzz = 1",
-                ["zzzzzzzzzz is no key", "indexes, stores"],
-            ),
+            ("zzzzzzzzzz = 1", ["zzzzzzzzzz is no key", "unpacked, lazy"]),
             (
                 "[background]\nrat = 1",
                 ["background.rat is no key", "background.rate is one"],
@@ -288,8 +281,12 @@ mod tests {
                 "[background]\nrate = '5 miles'",
                 ["background.rate must be", "config.toml"],
             ),
-            ("stores = ['here']", ["stores must be", "absolute"]),
-            ("stores = [1]", ["stores must be", "absolute"]),
+            ("unpacked = ['here']", ["unpacked must be", "absolute"]),
+            ("unpacked = [1]", ["unpacked must be", "absolute"]),
+            (
+                "stores = ['/s']",
+                ["stores is not served yet", "config.toml"],
+            ),
             ("lazy = 'sometimes'", ["lazy must be", "never"]),
             ("lazy = ", ["config.toml", "line 1"]),
         ] {

@@ -13,7 +13,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use wolffia_testkit::image_builder::{Image, ImageBuilder, noise};
-use wolffia_testkit::registry::{Auth, Fault, On, Options, Registry};
+use wolffia_testkit::registry::{Auth, Fault, Link, On, Options, Registry};
 use wolffia_testkit::stargz::Stargz;
 use wolffia_testkit::walk;
 
@@ -236,6 +236,70 @@ fn twenty_containers_fetch_every_byte_once() {
     for pair in fetched.windows(2) {
         assert!(pair[0].end <= pair[1].start, "fetched twice: {fetched:?}");
     }
+}
+
+/// Returns the servers of lazy images of this home, by their numbers.
+fn servers(home: &Path) -> Vec<i32> {
+    let of_ours = |text: &[u8]| {
+        let text = String::from_utf8_lossy(text);
+        text.starts_with("wolffia-lazyd") && text.contains(&*home.to_string_lossy())
+    };
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    numbers
+        .filter(|number| {
+            fs::read(format!("/proc/{number}/cmdline")).is_ok_and(|text| of_ours(&text))
+        })
+        .collect()
+}
+
+#[test]
+fn a_killed_server_is_replaced_and_the_program_sees_nothing() {
+    wolffia_testkit::need!(UserNamespace, Cc);
+    let home = tempfile::tempdir().unwrap();
+    let registry = Registry::start();
+    registry.put("lazy", "1", &image());
+    // Slow enough that it is killed in the middle.
+    let link = Link::to(
+        registry.address().parse().unwrap(),
+        Some(400_000),
+        Duration::ZERO,
+        None,
+    );
+    let name = format!("{}/lazy:1", link.address());
+    let files: Vec<String> = (0..FILES).map(|number| format!("/data/{number}")).collect();
+    let mut program = vec!["cat"];
+    program.extend(files.iter().map(String::as_str));
+    let words = container(&name, &program);
+    // A pipe that nobody empties yet would hold the program up.
+    let said = home.path().join("said");
+    let child = wolffia(home.path(), &words)
+        .stdout(fs::File::create(&said).unwrap())
+        .spawn()
+        .unwrap();
+    let mut killed = Vec::new();
+    for files_before in [2, 6] {
+        until("requests", || ranges(&registry).len() > 2 + files_before);
+        until("a server", || {
+            servers(home.path()).iter().any(|it| !killed.contains(it))
+        });
+        let server = *servers(home.path()).last().unwrap();
+        rustix::process::kill_process(
+            rustix::process::Pid::from_raw(server).unwrap(),
+            rustix::process::Signal::KILL,
+        )
+        .unwrap();
+        killed.push(server);
+    }
+    let output = child.wait_with_output().unwrap();
+    let expected: Vec<u8> = (0..FILES).flat_map(content).collect();
+    let said = fs::read(&said).unwrap();
+    assert!(
+        output.status.success() && said == expected,
+        "{} bytes: {}",
+        said.len(),
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 #[test]

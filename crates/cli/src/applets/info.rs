@@ -90,8 +90,6 @@ fn collect(context: &Context) -> Result<Value, Failure> {
         "Configuration": {
             "Files": configuration.files,
             "Unpacked": configuration.unpacked,
-            "Stores": configuration.stores,
-            "Indexes": configuration.indexes,
             "Lazy": configuration.lazy.word(),
             "BackgroundRate": configuration.background_rate,
             "BackgroundTotal": configuration.background_total,
@@ -160,12 +158,7 @@ fn to_lines(value: &Value) -> String {
         );
     }
     let configuration = &value["Configuration"];
-    for (name, key) in [
-        ("configuration", "Files"),
-        ("unpacked", "Unpacked"),
-        ("stores", "Stores"),
-        ("indexes", "Indexes"),
-    ] {
+    for (name, key) in [("configuration", "Files"), ("unpacked", "Unpacked")] {
         for path in configuration[key].as_array().into_iter().flatten() {
             let path = path.as_str().unwrap_or_default();
             let missing = if Path::new(path).exists() {

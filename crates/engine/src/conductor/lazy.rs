@@ -2,9 +2,11 @@
 //! What keeps a lazy image alive: the connection of its object server, which the conductor holds, and the server itself.
 //!
 //! Theory of operation. The conductor mounts the FUSE file system and keeps its descriptor, so the mount lives as long as the container whatever happens
-//! to a server. `lazyd` is a child of the conductor, with the descriptor as its standard input. When it ends before the container does, the next one is
-//! started at once: it needs no memory of the old one, and the kernel sends it again what nobody answered. One that cannot even begin is not
-//! replaced for ever: then the descriptor is closed, and what is missing cannot be read, but nobody waits.
+//! to a server. `lazyd`, with the descriptor as its standard input, is the child of a *keeper*, a fork of the conductor that does nothing but wait for it:
+//! the conductor itself waits for the container's first program while that is being executed, which is the very moment in which a missing server
+//! would be missed for ever. When `lazyd` ends before the container does, the keeper starts the next one at once: it needs no memory of the old
+//! one, and the kernel sends it again what nobody answered. One that cannot even begin is not replaced for ever: then the descriptor is closed, and what is
+//! missing cannot be read, but nobody waits.
 
 use std::{
     fs, io,
@@ -16,7 +18,7 @@ use std::{
     process::Command,
 };
 
-use rustix::{io::Errno, mount::UnmountFlags};
+use rustix::{io::Errno, mount::UnmountFlags, process::Signal};
 use thiserror::Error;
 use wolffia_mount::fuse::objects;
 use wolffia_pull::lazy::{
@@ -24,7 +26,7 @@ use wolffia_pull::lazy::{
     profile,
 };
 use wolffia_store::LazyTree;
-use wolffia_sys::process::{CloneFlags, Closing, clone_into, close_from};
+use wolffia_sys::process::{CloneFlags, Closing, Ended, clone_into, close_from, set_death_signal};
 
 /// The directory in the container's own that the objects are mounted on.
 const PLACE: &str = "lazy";
@@ -42,7 +44,7 @@ pub struct LazyRoot {
     settings: Settings,
     /// Gone when there is no server any more and never will be.
     device: Option<OwnedFd>,
-    server: u32,
+    keeper: u32,
     replacements_left: u32,
 }
 
@@ -89,7 +91,7 @@ impl LazyRoot {
                 successor: false,
             },
             device: Some(device),
-            server: 0,
+            keeper: 0,
             replacements_left: REPLACEMENTS_MAX,
         };
         root.start().map_err(LazyError::Start)?;
@@ -102,41 +104,37 @@ impl LazyRoot {
     }
 
     fn start(&mut self) -> Result<(), Errno> {
-        let settings = serde_json::to_string(&self.settings).map_err(|_| Errno::INVAL)?;
         let device = self.device.as_ref().ok_or(Errno::NOTCONN)?;
-        let child = clone_into(CloneFlags::FORK, || {
-            let ready = rustix::stdio::dup2_stdin(device.as_fd())
-                .and_then(|()| close_from(3, Closing::AtExec));
-            let error = ready.map_or_else(Into::into, |()| {
-                Command::new("/proc/self/exe")
-                    .arg0(lazyd::NAME)
-                    .arg(&settings)
-                    .current_dir("/")
-                    .exec()
-            });
-            tracing::error!(%error, "the server of a lazy image was not started");
-            NOT_EXECUTED
+        let settings = &self.settings;
+        let keeper = clone_into(CloneFlags::FORK, || {
+            let ready = set_death_signal(Some(Signal::KILL))
+                .and_then(|()| rustix::stdio::dup2_stdin(device.as_fd()))
+                .and_then(|()| close_from(3, Closing::Now));
+            match ready {
+                Ok(()) => keep(settings.clone()),
+                Err(_) => NOT_EXECUTED,
+            }
         })?;
-        self.server = child.pid;
+        self.keeper = keeper.pid;
         Ok(())
     }
 
-    /// Takes note that a child of the caller has ended, with which exit code; where that was the server, there is another. Tells whether the container
-    /// may go on.
+    /// Takes note that a child of the caller has ended, with which exit code. Tells whether the container may go on.
     pub fn reaped(&mut self, child: u32, code: Option<u8>) -> bool {
-        if child != self.server {
+        if child != self.keeper {
             return true;
         }
         if code == Some(lazyd::LIE) {
             self.device = None;
             return false;
         }
+        // The keeper itself was killed, and its server with it.
         self.settings.successor = true;
         let left = self.replacements_left.checked_sub(1);
         self.replacements_left = left.unwrap_or(0);
-        let started = match left {
-            Some(_) => self.start(),
-            None => Err(Errno::AGAIN),
+        let started = match (left, code) {
+            (Some(_), None) => self.start(),
+            _ => Err(Errno::AGAIN),
         };
         if let Err(errno) = started {
             tracing::warn!(%errno, "a lazy image is not served any more");
@@ -157,6 +155,32 @@ impl LazyRoot {
             tracing::debug!(%error, "nothing is learnt from a run");
         }
     }
+}
+
+/// Is the keeper, with the connection as its standard input: starts a server, and the next when that was killed. Returns the exit code of the last.
+fn keep(mut settings: Settings) -> u8 {
+    for _ in 0..REPLACEMENTS_MAX {
+        let Ok(text) = serde_json::to_string(&settings) else {
+            return NOT_EXECUTED;
+        };
+        let server = clone_into(CloneFlags::FORK, || {
+            if set_death_signal(Some(Signal::KILL)).is_ok() {
+                let error = Command::new("/proc/self/exe")
+                    .arg0(lazyd::NAME)
+                    .arg(&text)
+                    .current_dir("/")
+                    .exec();
+                tracing::error!(%error, "the server of a lazy image was not started");
+            }
+            NOT_EXECUTED
+        });
+        match server.and_then(|server| server.pidfd.wait()) {
+            Ok(Ended::Exited(code)) if matches!(code, 0 | lazyd::LIE) => return code,
+            Ok(_) => settings.successor = true,
+            Err(_) => return NOT_EXECUTED,
+        }
+    }
+    NOT_EXECUTED
 }
 
 /// Takes the mount out of the caller's namespace, so that the container's directory can be removed.
