@@ -497,4 +497,4 @@ fn rule_message(kind: u16, flags: u16, rule: Rule) -> Message {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -9,6 +9,9 @@
 //! filter drops every incoming segment that is not from the peer's address and port, so even if the socket is disconnected
 //! and connected anew, no handshake with anybody else can end. What it cannot stop is the first segment going out.
 //!
+//! Kernel 6.18 was seen to let only those attach a filter who hold `CAP_NET_ADMIN` over the socket's namespace: there, an ordinary
+//! user's socket in the machine's own namespace cannot be held to its peer ([`hold_to_peer`] says EPERM), and must not be given away.
+//!
 //! # Sources
 //! socket(7), `net/core/sock.c` (`SO_BINDTODEVICE`, `SO_NETNS_COOKIE`), `net/core/filter.c` (`SO_ATTACH_FILTER`,
 //! `SOCK_FILTER_LOCKED`; the data of a TCP filter begin at the TCP header, the IP header is reached from `SKF_NET_OFF`), tcp(7).
@@ -300,6 +303,11 @@ mod tests {
 
     #[test]
     fn a_held_socket_hears_its_peer_and_nobody_else() {
+        let name = "socket_option::tests::a_held_socket_hears_its_peer_and_nobody_else";
+        if !crate::netlink::tests::inside(name) {
+            return;
+        }
+        crate::namespace::raise_loopback().unwrap();
         for (family, address) in [
             (AddressFamily::INET, "127.0.0.1:0"),
             (AddressFamily::INET6, "[::1]:0"),

@@ -71,7 +71,7 @@ fn a_code_says_whose_it_is() {
         (
             &["run", "-p", "80:80", IMAGE],
             125,
-            "does not serve --publish yet",
+            "--publish needs a network",
         ),
         (
             &["run", "--userns=keep-id", IMAGE],
@@ -123,7 +123,11 @@ fn a_code_says_whose_it_is() {
         ),
         (&["stop"], 125, "needs at least 1 argument"),
         (&["rnu"], 125, "did you mean `wolffia run`?"),
-        (&["push", "x"], 125, "is not served yet"),
+        (
+            &["push", "x"],
+            125,
+            "push needs the image and where it shall be",
+        ),
     ];
     for (words, code, complaint) in cases {
         let said = machine.run(words);
