@@ -201,7 +201,7 @@ fn what_is_converted_is_read_by_everybody_and_the_same_each_time() {
 
 #[test]
 fn images_go_from_a_layout_to_a_registry_and_back_as_they_are() {
-    need!(UserNamespace);
+    need!(UserNamespace, Busybox);
     let scene = Scene::new();
     let registry = Registry::start();
     let name = registry.name("team/app", "v1");

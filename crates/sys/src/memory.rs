@@ -111,14 +111,16 @@ mod tests {
         assert_eq!(parts, [part(0x1000, 0x2000), part(0x2000, 0x4000)]);
     }
 
-    /// Pages of files in memory that count as this process's.
+    /// Pages of files in memory that count as this process's; those of a program on a tmpfs are counted apart.
     fn file_pages_kib() -> u64 {
         let status = fs::read_to_string("/proc/self/status").expect("our own status");
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("RssFile:"));
-        let words = line.and_then(|line| line.split_whitespace().next());
-        words.and_then(|kib| kib.parse().ok()).expect("a number")
+        let of = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key));
+            let word = line.and_then(|line| line.split_whitespace().next());
+            word.and_then(|kib| kib.parse::<u64>().ok())
+                .expect("a number")
+        };
+        of("RssFile:") + of("RssShmem:")
     }
 
     #[test]
